@@ -1,0 +1,7 @@
+"""What a user attaches to a Trainer."""
+
+from lightning_synthqual.callbacks.checkpoint import QualityCheckpoint
+from lightning_synthqual.callbacks.monitor import QualityMonitor
+from lightning_synthqual.callbacks.stopping import QualityStopping
+
+__all__ = ["QualityCheckpoint", "QualityMonitor", "QualityStopping"]

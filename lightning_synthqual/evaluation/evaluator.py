@@ -1,0 +1,340 @@
+"""One evaluation, from pictures to a report, with or without a Trainer."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_synthqual.__about__ import __version__
+from lightning_synthqual.distributed import Ranks
+from lightning_synthqual.evaluation.extraction import Extracted, extract
+from lightning_synthqual.evaluation.report import Report
+from lightning_synthqual.evaluation.settings import Settings
+from lightning_synthqual.extractors.base import Extractor, Features
+from lightning_synthqual.extractors.cache import FeatureCache
+from lightning_synthqual.extractors.registry import load_configured
+from lightning_synthqual.images.randomness import preserved_generators
+from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
+from lightning_synthqual.images.sampling import Sampler, evaluation_mode
+from lightning_synthqual.metrics.names import Family, Metric
+from lightning_synthqual.metrics.share import Share
+from lightning_synthqual.reporting.pictures import grid
+
+_log = logging.getLogger(__name__)
+_SHOWN = 64  # pictures in the sample grid
+_TRIED = 2  # pictures of a dry run
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What generated images are compared with.
+
+    Args:
+        count: Number of images.
+        features: By extractor name.
+        states: What each metric family has prepared from them, by (family, extractor).
+        protocol: Role, number, fingerprint and size of the images.
+        cached: Whether all the features came from the cache.
+        seconds: How long it took.
+    """
+
+    count: int
+    features: dict[str, Features]
+    states: dict[tuple[str, str], Any]
+    protocol: dict[str, Any]
+    cached: bool
+    seconds: float
+
+
+class Evaluator:
+    """Measures generated images against a reference, on all processes together.
+
+    Every process calls the same methods in the same order and gets the same results.
+
+    Args:
+        settings: What to measure.
+        device: Where to extract and score.
+        ranks: The processes; default: those of the running process group.
+    """
+
+    def __init__(self, settings: Settings, device: torch.device | str = "cpu", ranks: Ranks | None = None) -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        self.ranks = ranks or Ranks()
+        self.extractors: dict[str, Extractor] = {}
+        self.cache = FeatureCache(settings.cache_dir)
+        self._share = Share(self.ranks.rank, self.ranks.world_size, self.ranks.total)
+        self._reference: Reference | None = None
+        self._warned: set[str] = set()
+
+    def prepare(self, image_set: ImageSet, *, use_cache: bool = True) -> Reference:
+        """Load the extractors and the reference's features, which come from the cache if they are there already.
+
+        Args:
+            image_set: The images to compare with.
+            use_cache: Whether to read and write cached features.
+
+        Raises:
+            FileNotFoundError: If weights are missing.
+            ValueError: If there are too few images, or they are not what was declared.
+        """
+        started = time.perf_counter()
+        with _leaving_no_trace(), self.ranks.together("preparing the reference"):
+            self._load_extractors()
+            fingerprint = image_set.stamp() or self._hash(image_set)
+            features, cached = self._reference_features(image_set, fingerprint, use_cache)
+            count = len(self._embedding(features, next(iter(features))))
+            size = image_set.first_size()
+            states = {}
+            for family, extractor, metrics in self._groups():
+                self._check_count(count, f"`{image_set.role}`", family, metrics)
+                rows = self._embedding(features, extractor)
+                states[family.name, extractor] = family.prepare(rows, self._options(family), self._share)
+        protocol = {"role": image_set.role, "num_images": count, "size": size, "fingerprint": fingerprint}
+        self._reference = Reference(count, features, states, protocol, cached, time.perf_counter() - started)
+        return self._reference
+
+    def dry_run(self, sampler: Sampler, num_samples: int) -> None:
+        """Draw two pictures and hold them against what was declared, so that faults show before the training.
+
+        Raises:
+            RuntimeError: If the sampler fails.
+            TypeError: If it does not return images.
+            ValueError: If the images are not what was declared, or too few are asked for.
+        """
+        reference = self._prepared()
+        with _leaving_no_trace(), self._sampling(sampler), self.ranks.together("a first try of the sampler"):
+            for family, extractor, metrics in self._groups():
+                self._check_count(num_samples, "`num_samples`", family, metrics)
+                columns = self._embedding(reference.features, extractor).shape[1]
+                if family.wants_more_rows_than_columns and min(num_samples, reference.count) < columns:
+                    self._warn(
+                        f"{_names(metrics)}: {num_samples} generated and {reference.count} real images are fewer than "
+                        f"the {columns} features, so the value is biased upwards. Compare it only at equal numbers."
+                    )
+            images, seen = sampler.draw(0, range(_TRIED))
+            self._warn(seen.check(self.settings.image_range, "the generator", "image_range"))
+            self._compare_sizes(list(images.shape[2:]))
+            for name, network in self.extractors.items():
+                self._compare_features(name, network(images.to(self.device)))
+
+    def evaluate(
+        self, sampler: Sampler, num_samples: int, *, step: int | None = None, epoch: int | None = None
+    ) -> Report:
+        """Sample once, extract once per extractor, score every metric.
+
+        Args:
+            sampler: Draws the generated images.
+            num_samples: How many.
+            step: The loggers' step.
+            epoch: The epoch.
+
+        Returns:
+            The report, the same on every process.
+        """
+        started = time.perf_counter()
+        with _leaving_no_trace():
+            with self._sampling(sampler):
+                blocks = sampler.blocks(num_samples, self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
+                generated = self._extract(blocks, "sampling", show=_SHOWN)
+            self._warn(generated.seen.check(self.settings.image_range, "the generator", "image_range"))
+            sampling = {**sampler.protocol, "batch_size": self.settings.batch_size}
+            return self._report(generated, started, {"sampling": sampling}, step, epoch)
+
+    def evaluate_images(self, image_set: ImageSet) -> Report:
+        """Score images that exist already.
+
+        Raises:
+            ValueError: If there are too few images, or they are not what was declared.
+        """
+        started = time.perf_counter()
+        with _leaving_no_trace():
+            blocks = image_set.read(self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
+            generated = self._extract(blocks, "reading", show=_SHOWN)
+            for family, _, metrics in self._groups():
+                self._check_count(generated.count, f"`{image_set.role}`", family, metrics)
+            self._warn(generated.seen.check(self.settings.image_range, f"`{image_set.role}`", "image_range"))
+            if generated.size:
+                self._compare_sizes(generated.size)
+            return self._report(generated, started, {})
+
+    def _report(
+        self,
+        generated: Extracted,
+        started: float,
+        extra: dict[str, Any],
+        step: int | None = None,
+        epoch: int | None = None,
+    ) -> Report:
+        drawn = time.perf_counter()
+        with self.ranks.together("scoring"):
+            scalars = self._score(generated)
+        pictures = {} if generated.shown is None else {"samples": grid(generated.shown)}
+        seen = {"size": generated.size, "clamped_share": generated.seen.clamped_share}
+        protocol = self._protocol(generated.count) | {"generated": seen} | extra
+        finished = time.perf_counter()
+        timings = {**generated.seconds, "scoring": finished - drawn, "total": finished - started}
+        return Report(scalars, protocol, step, epoch, timings, pictures)
+
+    def _score(self, generated: Extracted) -> dict[str, float]:
+        reference = self._prepared()
+        values: dict[str, float] = {}
+        for family, name, metrics in self._groups():
+            self._compare_features(name, generated.features[name])
+            real = self._embedding(reference.features, name)
+            fake = generated.features[name][self.extractors[name].embedding]
+            state = reference.states[family.name, name]
+            found = family.score(real, state, fake, self._options(family), self._share)
+            for metric in metrics:
+                for value, suffix in ((metric.entry.value, ""), (f"{metric.entry.value}_std", "_std")):
+                    if value in found:
+                        values[metric.name + suffix] = float(found[value])
+        order = [metric.name + suffix for metric in self.settings.resolved for suffix in ("", "_std")]
+        undefined = [name for name, value in values.items() if not isfinite(value)]
+        if undefined:
+            self._warn(f"{', '.join(undefined)} came out undefined and is left out.")
+        # Rank 0's digits for everyone: the last of them may differ between kinds of hardware, and decisions hang on it.
+        scalars: dict[str, float] = self.ranks.gather_objects(
+            {name: values[name] for name in order if name in values and name not in undefined}
+        )[0]
+        return scalars
+
+    def _load_extractors(self) -> None:
+        with self.ranks.node_leader_first():
+            for name in dict.fromkeys(metric.extractor for metric in self.settings.resolved):
+                spec = (self.settings.extractors or {}).get(name)
+                self.extractors[name] = load_configured(name, spec, self.settings.weights_dir, self.device)
+
+    def _hash(self, image_set: ImageSet) -> str:
+        read = self._read(image_set, {}, digest=True)
+        if read.digests is None:
+            raise ValueError(f"`{image_set.role}` yields no images.")
+        return fingerprint_of_pixels(read.digests)
+
+    def _reference_features(
+        self, image_set: ImageSet, fingerprint: str, use_cache: bool
+    ) -> tuple[dict[str, Features], bool]:
+        """The features of a set, read where every process finds them, else computed and written."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, extractor in self.extractors.items():
+            outputs = self.cache.load(fingerprint, extractor.identity) if use_cache else None
+            if all(self.ranks.gather_objects(outputs is not None)) and outputs is not None:
+                found[name] = {key: rows.to(self.device) for key, rows in outputs.items()}
+        missing = {name: extractor for name, extractor in self.extractors.items() if name not in found}
+        if missing:
+            computed = self._read(image_set, missing).features
+            for name, extractor in missing.items():
+                found[name] = computed[name]
+                if use_cache and self.ranks.leads_node:
+                    self.cache.save(fingerprint, extractor.identity, computed[name])
+        features = {name: Features(extractor.identity, found[name]) for name, extractor in self.extractors.items()}
+        return features, not missing
+
+    def _read(self, image_set: ImageSet, extractors: dict[str, Extractor], digest: bool = False) -> Extracted:
+        blocks = image_set.read(self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
+        read = extract(blocks, extractors, self.ranks, self.device, stage="reading", digest=digest)
+        self._warn(read.seen.check(image_set.image_range, f"`{image_set.role}`", image_set.range_argument))
+        return read
+
+    def _extract(self, blocks: Iterator[Any], stage: str, show: int) -> Extracted:
+        return extract(blocks, self.extractors, self.ranks, self.device, stage=stage, show=show)
+
+    @contextmanager
+    def _sampling(self, sampler: Sampler) -> Iterator[None]:
+        """The generator as it is sampled from: in eval mode, with the buffers of rank 0; put back afterwards."""
+        modules = [module for module in (sampler.owner, sampler.module) if isinstance(module, nn.Module)]
+        with evaluation_mode(*modules), self.ranks.buffers_of_rank_zero(modules):
+            yield
+
+    def _groups(self) -> list[tuple[Family, str, list[Metric]]]:
+        """Metrics that are computed together, in the order in which they were asked for."""
+        groups: dict[tuple[str, str], tuple[Family, str, list[Metric]]] = {}
+        for metric in self.settings.resolved:
+            family = metric.entry.family
+            groups.setdefault((family.name, metric.extractor), (family, metric.extractor, []))[2].append(metric)
+        return list(groups.values())
+
+    def _prepared(self) -> Reference:
+        if self._reference is None:
+            raise RuntimeError("`prepare` has to be called before images can be evaluated.")
+        return self._reference
+
+    def _options(self, family: Family) -> dict[str, Any]:
+        return self.settings.all_options[family.name]
+
+    def _embedding(self, features: dict[str, Features], name: str) -> Tensor:
+        return features[name].outputs[self.extractors[name].embedding]
+
+    def _check_count(self, count: int, what: str, family: Family, metrics: list[Metric]) -> None:
+        least = family.min_rows(self._options(family))
+        if count < least:
+            raise ValueError(f"{_names(metrics)} needs at least {least} images, but {what} has {count}. Give more.")
+
+    def _compare_sizes(self, generated: list[int]) -> None:
+        real = self._prepared().protocol["size"]
+        if real is not None and real != generated:
+            self._warn(
+                f"Real images are {real[0]}x{real[1]} and generated {generated[0]}x{generated[1]} (height x width); "
+                f"the difference in resolution is part of every score. Pass `image_size={tuple(generated)}` to resize "
+                "the real ones."
+            )
+
+    def _compare_features(self, name: str, outputs: dict[str, Tensor]) -> None:
+        reference = self._prepared().features[name]
+        if reference.identity != self.extractors[name].identity:
+            raise ValueError(
+                f"Features of {reference.identity} cannot be compared with those of {self.extractors[name].identity}."
+            )
+        for output, rows in outputs.items():
+            columns = reference.outputs[output].shape[1]
+            if rows.shape[1] != columns:
+                raise ValueError(
+                    f"Extractor {name!r} gives {rows.shape[1]} features for generated and {columns} for real images. "
+                    "Resize the real ones by `image_size=`, or pool inside the extractor."
+                )
+
+    def _protocol(self, count: int) -> dict[str, Any]:
+        settings = self.settings
+        metrics = {
+            metric.name: {"family": family.name, "extractor": extractor, **self._options(family)}
+            for family, extractor, group in self._groups()
+            for metric in group
+        }
+        return {
+            "version": __version__,
+            "num_samples": count,
+            "seed": settings.seed,
+            "image_range": list(settings.image_range),
+            "real_range": list(settings.real_range or settings.image_range),
+            "image_size": list(settings.size) if settings.size else None,
+            "quantisation": "uint8, round half to even, clamped",
+            "reference": self._prepared().protocol,
+            "extractors": {name: extractor.identity.describe() for name, extractor in self.extractors.items()},
+            "metrics": metrics,
+        }
+
+    def _warn(self, message: str | None) -> None:
+        """Say something once, on one process."""
+        if message is not None and message not in self._warned and self.ranks.rank == 0:
+            _log.warning(message)
+        if message is not None:
+            self._warned.add(message)
+
+
+def _names(metrics: list[Metric]) -> str:
+    return ", ".join(metric.name for metric in metrics)
+
+
+def _leaving_no_trace() -> AbstractContextManager[Any]:
+    """Random generators are put back, and nothing records gradients or becomes an inference tensor."""
+    stack = ExitStack()
+    stack.enter_context(preserved_generators())
+    stack.enter_context(torch.inference_mode(False))
+    stack.enter_context(torch.no_grad())
+    return stack

@@ -1,0 +1,134 @@
+"""Pictures to features on all processes together: every block once, every picture through each extractor once."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from lightning_synthqual.distributed import Ranks
+from lightning_synthqual.extractors.base import Extractor
+from lightning_synthqual.images.blocks import Block
+from lightning_synthqual.images.pixels import PixelRange
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What became of a set of images; the same on every process, but for the seconds.
+
+    Args:
+        count: Number of images.
+        features: (N, D) by extractor and output name.
+        shown: The first images, if they are of one size.
+        sizes: The (height, width) that occur.
+        seen: The float values that occur.
+        digests: uint8 (N, 32), if they were asked for.
+        seconds: Of this process, for drawing (or reading) and for extraction.
+    """
+
+    count: int
+    features: dict[str, dict[str, Tensor]]
+    shown: Tensor | None
+    sizes: list[list[int]]
+    seen: PixelRange
+    digests: Tensor | None
+    seconds: dict[str, float]
+
+    @property
+    def size(self) -> list[int] | None:
+        """The common (height, width), or ``None`` if sizes differ."""
+        return self.sizes[0] if len(self.sizes) == 1 else None
+
+
+@dataclass
+class _Share:
+    """What this process has extracted so far."""
+
+    positions: list[int] = field(default_factory=list)
+    rows: dict[tuple[str, str], list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    digests: list[Tensor] = field(default_factory=list)
+    shown: dict[int, Tensor] = field(default_factory=dict)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    seen: PixelRange = field(default_factory=PixelRange)
+
+    def add(self, block: Block, extractors: Mapping[str, Extractor], device: torch.device, digest: bool) -> None:
+        """Put a block through every extractor."""
+        self.seen += block.seen
+        digests = block.digests() if digest else None
+        for places, images in block.stacks():
+            self.positions += [block.positions[place] for place in places]
+            self.sizes.add((images.shape[2], images.shape[3]))
+            if digests is not None:
+                self.digests.append(digests[places])
+            images = images.to(device)
+            for name, extractor in extractors.items():
+                for output, rows in extractor(images).items():
+                    self.rows[name, output].append(rows)
+
+    def show(self, block: Block, count: int) -> None:
+        """Keep those of the first ``count`` images that are in the block."""
+        for position, image in zip(block.positions, block.images, strict=True):
+            if position < count:
+                self.shown[position] = image.cpu()
+
+
+def extract(
+    blocks: Iterator[Block],
+    extractors: Mapping[str, Extractor],
+    ranks: Ranks,
+    device: torch.device,
+    *,
+    stage: str,
+    show: int = 0,
+    digest: bool = False,
+) -> Extracted:
+    """Extract this process's blocks and bring all features together.
+
+    Args:
+        blocks: The blocks that are this process's.
+        extractors: By name; may be empty.
+        ranks: The processes.
+        device: Where to extract and where to put the features.
+        stage: What is being done, for messages.
+        show: How many of the first images to keep.
+        digest: Whether to hash the images.
+
+    Returns:
+        The features of all processes.
+    """
+    share, seconds = _Share(), {stage: 0.0, "extraction": 0.0}
+    with ranks.together(stage):
+        started = time.perf_counter()
+        for block in blocks:
+            drawn = time.perf_counter()
+            share.add(block, extractors, device, digest)
+            share.show(block, show)
+            seconds[stage] += drawn - started
+            started = time.perf_counter()
+            seconds["extraction"] += started - drawn
+        facts = {
+            "count": len(share.positions),
+            "seen": asdict(share.seen) if share.seen.count else None,
+            "sizes": sorted(share.sizes),
+            "outputs": list(share.rows),
+        }
+    everyone = ranks.gather_objects(facts)
+    count = sum(fact["count"] for fact in everyone)
+    sizes = sorted({tuple(size) for fact in everyone for size in fact["sizes"]})
+    seen = sum((PixelRange(**fact["seen"]) for fact in everyone if fact["seen"]), PixelRange())
+
+    def gathered(rows: list[Tensor], positions: list[int], total: int, where: torch.device) -> Tensor:
+        return ranks.gather_rows(torch.cat(rows) if rows else None, positions, total, where)
+
+    features: dict[str, dict[str, Tensor]] = {name: {} for name in extractors}
+    for name, output in dict.fromkeys(tuple(output) for fact in everyone for output in fact["outputs"]):
+        features[name][output] = gathered(share.rows.pop((name, output), []), share.positions, count, device)
+    cpu = torch.device("cpu")
+    digests = gathered(share.digests, share.positions, count, cpu) if digest and count else None
+    shown = None
+    if show and count and len(sizes) == 1:
+        pictures = [image[None] for image in share.shown.values()]
+        shown = gathered(pictures, list(share.shown), min(show, count), cpu)
+    return Extracted(count, features, shown, [list(size) for size in sizes], seen, digests, seconds)

@@ -1,0 +1,102 @@
+"""What to measure and how, checked when it is stated."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lightning_synthqual.extractors.registry import CATALOGUE
+from lightning_synthqual.images.reference import ImageSet
+from lightning_synthqual.metrics.names import Metric, complete_options, resolve
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments that training and offline evaluation share; see ``QualityMonitor`` for their meaning.
+
+    Raises:
+        TypeError: For an argument of the wrong type.
+        ValueError: For an argument with an impossible value, or an unknown metric.
+    """
+
+    metrics: Sequence[str]
+    reference: Literal["real", "held_out"] = "real"
+    num_real: int | None = None
+    batch_size: int = 64
+    image_range: Range = (-1.0, 1.0)
+    real_range: Range | None = None
+    image_size: int | tuple[int, int] | None = None
+    extractors: Mapping[str, Any] | None = None
+    options: Mapping[str, Mapping[str, Any]] | None = None
+    weights_dir: str | None = None
+    cache_dir: str | None = None
+    cache_key: str | None = None
+    seed: int = 0
+    size: tuple[int, int] | None = field(init=False)
+    resolved: tuple[Metric, ...] = field(init=False)
+    all_options: dict[str, dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.reference not in ("real", "held_out"):
+            raise ValueError(f"`reference` must be 'real' or 'held_out', but got {self.reference!r}.")
+        check_count("batch_size", self.batch_size)
+        if self.num_real is not None:
+            check_count("num_real", self.num_real, least=2)
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"`seed` must be a non-negative integer, but got {self.seed!r}.")
+        object.__setattr__(self, "image_range", _range("image_range", self.image_range))
+        object.__setattr__(self, "real_range", _range("real_range", self.real_range or self.image_range))
+        object.__setattr__(self, "size", _size(self.image_size))
+        extractors = dict(self.extractors or {})
+        object.__setattr__(self, "extractors", extractors)
+        object.__setattr__(self, "resolved", resolve(self.metrics, dict.fromkeys([*CATALOGUE, *extractors])))
+        object.__setattr__(self, "all_options", complete_options(self.options))
+
+    def open(self, source: Any, role: str) -> ImageSet:
+        """Open a real set: ``role`` is ``"real"`` or ``"held_out"``.
+
+        Raises:
+            FileNotFoundError: If a folder is missing.
+            TypeError: If ``source`` is no set of images.
+            ValueError: If it is missing or empty.
+        """
+        if source is None:
+            raise ValueError(
+                f"`reference={self.reference!r}` needs `{role}`, but it is None. Give a dataset or an image folder."
+            )
+        return ImageSet(
+            source,
+            role,
+            image_range=self.real_range or self.image_range,
+            range_argument="image_range" if self.real_range == self.image_range else "real_range",
+            image_size=self.size,
+            num_images=self.num_real,
+            seed=self.seed,
+            cache_key=self.cache_key,
+        )
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise unless ``value`` is an integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` must be an integer of at least {least}, but got {value!r}.")
+
+
+def _range(name: str, value: Any) -> Range:
+    try:
+        low, high = (float(edge) for edge in value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must be two numbers (low, high), but got {value!r}.") from None
+    if not low < high:
+        raise ValueError(f"`{name}` must have low < high, but got {value!r}.")
+    return low, high
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    size = (value, value) if isinstance(value, int) else tuple(value)
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise ValueError(f"`image_size` must be an integer or (height, width), but got {value!r}.")
+    return size

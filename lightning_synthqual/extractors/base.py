@@ -1,0 +1,132 @@
+"""What every extractor is: uint8 pictures in, named float32 features out, with an identity that says what made them."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What made a set of features; features of different identity are never compared.
+
+    Args:
+        name: The extractor's name.
+        weights: SHA-256 of the weights, or ``"none"``.
+        preprocessing: What happens between the uint8 pixels and the network, in words.
+        precision: Floating point format of the forward pass.
+        origin: ``"published"``, ``"custom"`` or ``"none"``: whose weights they are.
+    """
+
+    name: str
+    weights: str
+    preprocessing: str
+    precision: str = "float32"
+    origin: str = "none"
+
+    def describe(self) -> dict[str, str]:
+        """The fields as a report's protocol states them."""
+        return {
+            "weights": self.origin,
+            "sha256": self.weights,
+            "preprocessing": self.preprocessing,
+            "precision": self.precision,
+        }
+
+    @property
+    def key(self) -> str:
+        """Hex digest that changes with every field."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one set of images by one extractor.
+
+    Args:
+        identity: What made them.
+        outputs: Tensors (N, D), by the extractor's output names.
+    """
+
+    identity: Identity
+    outputs: Mapping[str, Tensor]
+
+
+class Extractor:
+    """A frozen network that turns pictures into float32 features, whatever precision the trainer uses.
+
+    Args:
+        network: Module from uint8 (N, 3, H, W) to a tensor (N, D), or to a dict of such.
+        identity: What the network is.
+        embedding: Which output the distribution metrics compare.
+    """
+
+    def __init__(self, network: nn.Module, identity: Identity, embedding: str = "features") -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.identity = identity
+        self.embedding = embedding
+
+    def to(self, device: torch.device | str) -> "Extractor":
+        """Move the network."""
+        self.network.to(device)
+        return self
+
+    def with_precision(self, precision: str) -> "Extractor":
+        """Choose ``"float32"`` or ``"bfloat16"`` (autocast) for the forward pass; the identity says which."""
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"`precision` must be 'float32' or 'bfloat16', but got {precision!r}.")
+        self.identity = replace(self.identity, precision=precision)
+        return self
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Extract features.
+
+        Args:
+            images: uint8 tensor (N, 3, H, W) on the extractor's device.
+
+        Returns:
+            float32 tensors (N, D) by output name.
+
+        Raises:
+            TypeError: If the images are not uint8, or the network does not return tensors.
+            ValueError: If the images or the features have the wrong shape.
+        """
+        if images.dtype != torch.uint8:
+            raise TypeError(f"Extractors take uint8 images, but got {images.dtype}. Quantise them first.")
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"Extractors take images of shape (N, 3, H, W), but got {tuple(images.shape)}.")
+        half = self.identity.precision == "bfloat16"
+        with torch.no_grad(), _no_tf32(), torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
+            result = self.network(images)
+        outputs = result if isinstance(result, dict) else {self.embedding: result}
+        return {name: self._checked(name, output, len(images)) for name, output in outputs.items()}
+
+    def _checked(self, name: str, output: Tensor, count: int) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"Extractor {self.identity.name!r} must return tensors (N, D), but {name!r} is {type(output).__name__}."
+            )
+        if output.ndim != 2 or len(output) != count:
+            raise ValueError(
+                f"Extractor {self.identity.name!r} must return features of shape (N, D), but {name!r} has shape "
+                f"{tuple(output.shape)} for {count} images. Flatten or pool inside the module."
+            )
+        return output.float()
+
+
+@contextmanager
+def _no_tf32() -> Iterator[None]:
+    """Keep float32 products and convolutions in float32, whatever the training chose for itself."""
+    precision = torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn
+    flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with cudnn.flags(**flags, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)

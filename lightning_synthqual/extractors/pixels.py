@@ -1,0 +1,29 @@
+"""Small box-downsampled pictures as features: weight-free, and blind to everything but coarse layout and colour."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_synthqual.extractors.base import Extractor, Identity
+
+_SIDE = 32
+
+
+class SmallPixels(nn.Module):
+    """uint8 (N, 3, H, W) to the pixels of a 32 x 32 box average, centred: float32 (N, 3072) in [-1, 1]."""
+
+    dimension = 3 * _SIDE * _SIDE
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Average the boxes and centre; a picture smaller than 32 px is enlarged by repeating pixels."""
+        return F.adaptive_avg_pool2d(images.float(), (_SIDE, _SIDE)).flatten(start_dim=1) / 127.5 - 1.0
+
+
+def build(weights: str | None = None, weights_dir: str | None = None) -> Extractor:
+    """The ``pixels`` extractor, which has no weights.
+
+    Raises:
+        ValueError: If weights are given.
+    """
+    if weights is not None:
+        raise ValueError(f"The extractor 'pixels' has no weights, but `weights={weights!r}` was given. Leave it out.")
+    return Extractor(SmallPixels(), Identity("pixels", weights="none", preprocessing="box 32x32, [-1, 1]"))

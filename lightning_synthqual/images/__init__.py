@@ -1,0 +1,1 @@
+"""Pictures: from a generator or from data to blocks of uint8."""

@@ -1,0 +1,57 @@
+"""Work in fixed blocks: which images belong together, and which process does which block."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_synthqual.images.pixels import PixelRange
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive images of a set.
+
+    Args:
+        positions: Where they stand in the set.
+        images: uint8 (3, H, W) each; a list where sizes may differ.
+        seen: The float values they were made of.
+    """
+
+    positions: range
+    images: Tensor | list[Tensor]
+    seen: PixelRange
+
+    def stacks(self) -> Iterator[tuple[list[int], Tensor]]:
+        """The images as tensors (n, 3, H, W) of one size each, with the places in the block that they come from."""
+        if isinstance(self.images, Tensor):
+            yield list(range(len(self.images))), self.images
+            return
+        for shape in dict.fromkeys(image.shape for image in self.images):
+            places = [place for place, image in enumerate(self.images) if image.shape == shape]
+            yield places, torch.stack([self.images[place] for place in places])
+
+    def digests(self) -> Tensor:
+        """SHA-256 of each image and its shape: uint8 (n, 32)."""
+        rows = [hashlib.sha256(str(tuple(x.shape)).encode() + x.numpy().tobytes()).digest() for x in self.images]
+        return torch.tensor([list(row) for row in rows], dtype=torch.uint8)
+
+
+def blocks(count: int, size: int) -> list[range]:
+    """Cut ``range(count)`` into blocks of ``size``; the last may be smaller."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def own_turns(count: int, size: int, rank: int, world_size: int) -> Iterator[tuple[int, range, bool]]:
+    """The blocks rank, rank + world_size, ... with equally many turns for every process.
+
+    Yields:
+        Block number, its positions, and whether it counts: where a process has no block left it does the first block
+        once more, for company, because sharded models need equally many forward passes everywhere.
+    """
+    every = blocks(count, size)
+    for first in range(0, len(every), world_size):
+        number = first + rank
+        yield (number, every[number], True) if number < len(every) else (0, every[0], False)

@@ -1,0 +1,30 @@
+"""Objects named by import path, so that a YAML file can name them."""
+
+import importlib
+from typing import Any
+
+
+def resolve_object(value: Any, argument: str) -> Any:
+    """Return ``value``, or what it names if it is an import path such as ``"package.module.name"``.
+
+    Args:
+        value: Anything, or an import path (``package.module.name`` or ``package.module:name``).
+        argument: The argument it was given as, for the message.
+
+    Raises:
+        ValueError: If the path cannot be imported.
+
+    Example:
+        >>> resolve_object("math.pi", "number")
+        3.141592653589793
+    """
+    if not isinstance(value, str):
+        return value
+    module, _, name = value.replace(":", ".").rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"`{argument}={value!r}` names nothing that can be imported ({error}). "
+            "Give the object itself or a path such as 'package.module.name'."
+        ) from error

@@ -1,0 +1,1 @@
+"""Reports to loggers and files."""
