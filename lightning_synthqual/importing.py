@@ -23,7 +23,7 @@ def resolve_object(value: Any, argument: str) -> Any:
     module, _, name = value.replace(":", ".").rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"`{argument}={value!r}` names nothing that can be imported ({error}). "
             "Give the object itself or a path such as 'package.module.name'."

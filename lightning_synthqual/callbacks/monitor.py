@@ -137,11 +137,12 @@ class QualityMonitor(Callback):
         self.reports: list[Report] = []
         self._evaluator: Evaluator | None = None
         self._label_source: ImageSet | None = None
+        self._train_data: DataLoader[Any] | None = None  # of an earlier fit, for a later validate or test
         self._last_batch: int | None = None
 
     @property
     def state_key(self) -> str:
-        return self._generate_state_key(prefix=self.prefix)
+        return self._generate_state_key(prefix=self.prefix, metrics=tuple(self.settings.metrics))
 
     def state_dict(self) -> dict[str, Any]:
         return {"last_batch": self._last_batch}
@@ -201,7 +202,9 @@ class QualityMonitor(Callback):
         # Scores need float64, which Apple's GPUs do not have.
         evaluator = Evaluator(settings, "cpu" if device.type == "mps" else device)
         with evaluator.ranks.together("opening the data"):
-            real = self.real if self.real is not None else _train_data(trainer, settings.reference, self.labels)
+            real = self.real
+            if real is None and (settings.reference == "real" or self.labels == "data"):
+                real = self._train_data = _train_data(trainer) or self._train_data
             if self.labels == "data":
                 self._label_source = settings.open(real, "real")
             compared = settings.open(real if settings.reference == "real" else self.held_out, settings.reference)
@@ -318,17 +321,19 @@ def _logged_step(trainer: Trainer) -> int:
     return max(stepped - 1, 0) if ahead else stepped
 
 
-def _train_data(trainer: Trainer, reference: str, labels: str | None) -> Any:
-    if reference != "real" and labels != "data":
-        return None
+def _train_data(trainer: Trainer) -> DataLoader[Any] | None:
+    """The trainer's train data, or ``None`` if it has none at hand (in validate and test).
+
+    Raises:
+        ValueError: If they are not one DataLoader.
+    """
     loader = trainer.train_dataloader
     source = trainer.fit_loop._data_source
     if loader is None and source.is_defined():
         loader = source.dataloader()
-    if not isinstance(loader, DataLoader):
-        kind = "none" if loader is None else type(loader).__name__
+    if loader is not None and not isinstance(loader, DataLoader):
         raise ValueError(
-            f"`real` is None and the trainer's train data are no single DataLoader (found: {kind}). "
+            f"`real` is None and the trainer's train data are no single DataLoader but {type(loader).__name__}. "
             "Pass the training images as `real=`: a Dataset, a DataLoader or an image folder."
         )
     return loader

@@ -63,7 +63,8 @@ class Settings:
         """
         if source is None:
             raise ValueError(
-                f"`reference={self.reference!r}` needs `{role}`, but it is None. Give a dataset or an image folder."
+                f"The images to compare with, `{role}`, are missing. Pass `{role}=` a Dataset, DataLoader or image "
+                "folder (only in a fit, `real=None` stands for the trainer's train data)."
             )
         return ImageSet(
             source,

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,12 +122,36 @@ class Extractor:
 @contextmanager
 def _no_tf32() -> Iterator[None]:
     """Keep float32 products and convolutions in float32, whatever the training chose for itself."""
-    precision = torch.get_float32_matmul_precision()
-    cudnn = torch.backends.cudnn
-    flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-    torch.set_float32_matmul_precision("highest")
+    settings = _precision_settings()
+    before = [setting.fp32_precision for setting in settings]
+    older = _older_settings()
+    if older is not None:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+    for setting in settings:
+        if setting.fp32_precision not in ("none", "ieee"):
+            setting.fp32_precision = "ieee"
     try:
-        with cudnn.flags(**flags, allow_tf32=False):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        if older is not None:
+            torch.set_float32_matmul_precision(older[0])
+            torch.backends.cudnn.allow_tf32 = older[1]
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+
+
+def _precision_settings() -> list[Any]:
+    """Where newer versions of torch hold the precision of float32 work; none in older ones."""
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    places = ((cuda, "matmul"), (cudnn, "conv"), (cudnn, "rnn"), (mkldnn, "matmul"), (mkldnn, "conv"), (mkldnn, "rnn"))
+    settings = [getattr(backend, name, None) for backend, name in places]
+    return settings if all(hasattr(setting, "fp32_precision") for setting in settings) else []
+
+
+def _older_settings() -> tuple[str, bool] | None:
+    """Precision of products and whether cuDNN may use TF32; torch refuses to say once the newer settings are in use."""
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -40,9 +41,9 @@ class FeatureCache:
     def load(self, fingerprint: str, identity: Identity) -> dict[str, Tensor] | None:
         """Return the features by output name, or ``None`` if there are none that can be trusted."""
         path = self.path(fingerprint, identity)
-        if not path.is_file():
-            return None
         try:
+            if not path.is_file():
+                return None
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 outputs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
@@ -78,5 +79,5 @@ def _digest(outputs: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(outputs.items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
-        digest.update(value.numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -93,6 +93,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Load a state dict strictly; a mismatch names a few keys, not all of them.
 
+    BatchNorm's counters of training batches, which files of older versions of PyTorch lack, may be absent.
+
     Raises:
         ValueError: If names or shapes differ from the network's.
     """
@@ -101,7 +103,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
     wrong = [
         f"{name} (file: {found.get(name, 'absent')}, network: {expected.get(name, 'absent')})"
         for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
+        if expected.get(name) != found.get(name) and not (name.endswith(".num_batches_tracked") and name not in found)
     ]
     if wrong:
         raise ValueError(

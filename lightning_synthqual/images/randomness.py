@@ -19,12 +19,14 @@ def derived_seed(*key: int) -> int:
 
 
 def seed_global_generators(seed: int) -> None:
-    """Seed python's, numpy's and torch's global generators (CUDA's where it is in use)."""
+    """Seed python's, numpy's and torch's global generators (CUDA's and MPS's where they are in use)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - what users' modules draw from
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 @contextmanager

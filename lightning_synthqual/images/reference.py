@@ -50,7 +50,7 @@ class FolderDataset(Dataset[Tensor]):
         try:
             with Image.open(path) as picture:
                 return picture_to_tensor(picture)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"The picture `{path}` could not be read ({error}). Repair or remove it.") from error
 
     def stamp(self) -> list[tuple[str, int, int]]:
@@ -157,6 +157,7 @@ class ImageSet:
 
     def _read_stream(self, batch_size: int, rank: int, world_size: int) -> Iterator[Block]:
         start, pending = 0, []
+        self.items.seed_generators(0)  # a stream that shuffles must do it alike on every process
         for index, item in enumerate(self.dataset):
             if self.num_images is not None and index >= self.num_images:
                 break
@@ -167,6 +168,7 @@ class ImageSet:
                 yield _block(range(index + 1 - batch_size, index + 1), pending)
                 pending = []
             start = index + 1 if not pending else start
+            self.items.seed_generators(index + 1)
         if pending:
             yield _block(range(start, start + len(pending)), pending)
 
@@ -210,8 +212,12 @@ class _Items(Dataset[Item]):
         self.seed = seed
 
     def __getitem__(self, index: int) -> Item:
-        seed_global_generators(derived_seed(self.seed, _READ, index))
+        self.seed_generators(index)
         return self.convert(self.dataset[index], index)
+
+    def seed_generators(self, index: int) -> None:
+        """Seed the global generators for the augmentations of item ``index``."""
+        seed_global_generators(derived_seed(self.seed, _READ, index))
 
     def convert(self, item: Any, index: int) -> Item:
         """Take the image out of an item, quantise and resize it."""
@@ -226,13 +232,17 @@ def image_of(item: Any, where: str) -> Tensor:
 
     Raises:
         TypeError: If there is none.
+        ValueError: If it is a picture of other than 1 or 3 channels.
     """
     if isinstance(item, Mapping):
         item = item.get("image")
     elif isinstance(item, tuple | list) and item:
         item = item[0]
     if isinstance(item, Image.Image):
-        return picture_to_tensor(item)
+        try:
+            return picture_to_tensor(item)
+        except ValueError as error:
+            raise ValueError(f"{where} is a picture that cannot be used ({error}).") from error
     if isinstance(item, np.ndarray) and item.ndim in (2, 3):
         tensor = torch.from_numpy(np.ascontiguousarray(item))
         return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)

@@ -111,7 +111,6 @@ class Sampler:
             TypeError: If something else than a tensor of images comes back.
             ValueError: If the images are not what was declared.
         """
-        seed_global_generators(derived_seed(self.seed, _BLOCK, block))
         try:
             with self.context():
                 images = self._call(block, indices)
@@ -129,15 +128,18 @@ class Sampler:
         return images, seen
 
     def _call(self, block: int, indices: range) -> Tensor:
+        inputs = self._latent_inputs(indices) if self.kind == "latent" else ()
+        seed_global_generators(derived_seed(self.seed, _BLOCK, block))  # after labels were read: reading may draw too
         if self.kind == "latent":
-            return self._from_latents(indices)
+            fakes: Tensor = self.module(*inputs)
+            return fakes
         generator = torch.Generator().manual_seed(derived_seed(self.seed, _BLOCK, block))
         if self._function is not None:
             return self._function(self.module, len(indices), generator)
         images: Tensor = self.module.sample_images(len(indices), generator)
         return images
 
-    def _from_latents(self, indices: range) -> Tensor:
+    def _latent_inputs(self, indices: range) -> tuple[Tensor, ...]:
         generator = torch.Generator()
         latents, labels = [], []
         for index in indices:
@@ -146,11 +148,7 @@ class Sampler:
             if self.labels is not None:
                 labels.append(self._draw_label(generator))
         z = torch.stack(latents).to(self.device, _parameter_dtype(self.module))
-        if self.labels is None:
-            images: Tensor = self.module(z)
-        else:
-            images = self.module(z, torch.stack(labels).to(self.device))
-        return images
+        return (z,) if self.labels is None else (z, torch.stack(labels).to(self.device))
 
     def _draw_label(self, generator: torch.Generator) -> Tensor:
         if self.label_source is None:

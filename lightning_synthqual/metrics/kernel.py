@@ -95,7 +95,7 @@ def kernel_distance(
         >>> import torch
         >>> x = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
         >>> round(kernel_distance(x, x + 3.0).value.item(), 4)
-        2106.75
+        4662.3333
     """
     real, fake = check_pair(real, fake)
     function = Kernel(kernel, degree, gamma, coef0, sigma)

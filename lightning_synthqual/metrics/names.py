@@ -19,6 +19,11 @@ Direction = Literal["min", "max"]
 Options = Mapping[str, Any]
 
 
+# Named functions, not lambdas: callbacks that hold resolved metrics have to pickle.
+def _two_rows(options: Options) -> int:
+    return 2
+
+
 @dataclass(frozen=True)
 class Family:
     """Scalars that are computed together.
@@ -36,7 +41,7 @@ class Family:
     prepare: Callable[[Tensor, Options, Share], Any]
     score: Callable[[Tensor, Any, Tensor, Options, Share], dict[str, Tensor]]
     options: Options = field(default_factory=dict)
-    min_rows: Callable[[Options], int] = lambda options: 2
+    min_rows: Callable[[Options], int] = _two_rows
     wants_more_rows_than_columns: bool = False
 
 
@@ -68,12 +73,20 @@ class Metric:
     extractor: str
 
 
+def _prepare_frechet(real: Tensor, options: Options, share: Share) -> Gaussian:
+    return fit_gaussian(real, share)
+
+
 def _score_frechet(real: Tensor, state: Gaussian, fake: Tensor, options: Options, share: Share) -> dict[str, Tensor]:
     return {"distance": distance_to_gaussian(state, fake, share)}
 
 
 def _kernel(options: Options) -> Kernel:
     return Kernel("polynomial", options["degree"], options["gamma"], options["coef0"])
+
+
+def _kernel_rows(options: Options) -> int:
+    return 3 if options["subsets"] is None else int(options["subset_size"])
 
 
 def _prepare_kernel(real: Tensor, options: Options, share: Share) -> Tensor | None:
@@ -91,6 +104,10 @@ def _score_kernel(
     return {"distance": result.value, "distance_std": result.std}
 
 
+def _manifold_rows(options: Options) -> int:
+    return int(options["k"]) + 1
+
+
 def _prepare_manifold(real: Tensor, options: Options, share: Share) -> Tensor:
     return squared_radii(real, options["k"], share)
 
@@ -102,7 +119,7 @@ def _score_manifold(real: Tensor, state: Tensor, fake: Tensor, options: Options,
 
 FRECHET = Family(
     "fid",
-    prepare=lambda real, options, share: fit_gaussian(real, share),
+    prepare=_prepare_frechet,
     score=_score_frechet,
     wants_more_rows_than_columns=True,
 )
@@ -111,14 +128,14 @@ KERNEL = Family(
     prepare=_prepare_kernel,
     score=_score_kernel,
     options={"degree": 3, "gamma": None, "coef0": 1.0, "subsets": None, "subset_size": 1000, "seed": 0},
-    min_rows=lambda options: 3 if options["subsets"] is None else int(options["subset_size"]),
+    min_rows=_kernel_rows,
 )
 MANIFOLD = Family(
     "precision",
     prepare=_prepare_manifold,
     score=_score_manifold,
     options={"k": 3},
-    min_rows=lambda options: int(options["k"]) + 1,
+    min_rows=_manifold_rows,
 )
 
 CATALOGUE: dict[str, Entry] = {

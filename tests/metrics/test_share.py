@@ -1,0 +1,129 @@
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lightning_synthqual.metrics import frechet, kernel, manifold
+from lightning_synthqual.metrics.kernel import Kernel, within_sums
+from lightning_synthqual.metrics.manifold import squared_radii
+from lightning_synthqual.metrics.names import CATALOGUE, Family, complete_options
+from lightning_synthqual.metrics.share import Share, tiles
+
+Cloud = Callable[..., Tensor]
+InShares = Callable[[int, Callable[[Share], Any]], list[Any]]
+
+law = settings(derandomize=True, deadline=None)
+
+FAMILIES = {entry.family.name: entry.family for entry in CATALOGUE.values()}
+
+
+def score(family: Family, real: Tensor, fake: Tensor, share: Share) -> dict[str, float]:
+    """Everything a family computes, the reference included, as one process does it."""
+    options = complete_options(None)[family.name]
+    state = family.prepare(real, options, share)
+    return {name: value.item() for name, value in family.score(real, state, fake, options, share).items()}
+
+
+@law
+@given(count=st.integers(0, 50), world_size=st.integers(1, 9))
+def test_rows_are_dealt_out_once_in_order_and_evenly(count: int, world_size: int) -> None:
+    shares = [Share(rank, world_size).rows(count) for rank in range(world_size)]
+    assert list(chain.from_iterable(shares)) == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@law
+@given(start=st.integers(0, 20), length=st.integers(0, 30), size=st.integers(1, 12))
+def test_tiles_cover_the_rows_in_order(start: int, length: int, size: int) -> None:
+    rows = range(start, start + length)
+    slices = list(tiles(rows, size))
+    assert [row for s in slices for row in range(s.start, s.stop)] == list(rows)
+    assert all(s.stop - s.start == size for s in slices[:-1])
+    assert all(1 <= s.stop - s.start <= size for s in slices)
+
+
+def test_alone_a_share_is_everything() -> None:
+    rows = torch.arange(3.0)
+    assert Share().rows(7) == range(7)
+    assert Share().total(rows) is rows
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize(("n", "m", "dimension"), [(101, 67, 8), (101, 5, 8), (5, 67, 8), (7, 5, 8)])
+def test_any_number_of_processes_gives_the_number_of_one(
+    cloud: Cloud,
+    in_shares: InShares,
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    world_size: int,
+    n: int,
+    m: int,
+    dimension: int,
+) -> None:
+    real, fake = cloud(0, n, dimension), cloud(1, m, dimension, centre=0.6)
+    expected = score(family, real, fake, Share())
+    monkeypatch.setattr(frechet, "_ROWS", 11)
+    monkeypatch.setattr(kernel, "_TILE", 11)
+    monkeypatch.setattr(manifold, "_TILE", 11)
+    scores = in_shares(world_size, partial(score, family, real, fake))
+    assert len(scores) == world_size
+    for found in scores:
+        assert found == pytest.approx(expected, rel=1e-12)
+        assert found == scores[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_preparing_the_reference_is_divided(cloud: Cloud, family: Family) -> None:
+    parts: list[Tensor] = []
+
+    def remember(part: Tensor) -> Tensor:
+        parts.append(part)
+        return part
+
+    family.prepare(cloud(0, 20, 3), complete_options(None)[family.name], Share(0, 2, remember))
+    assert len(parts) == 1
+
+
+def test_more_processes_than_rows(cloud: Cloud, in_shares: InShares) -> None:
+    real, fake = cloud(0, 5, 3), cloud(1, 4, 3, centre=0.5)
+    for family in FAMILIES.values():
+        expected = score(family, real, fake, Share())
+        for found in in_shares(7, partial(score, family, real, fake)):
+            assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [lambda rows, share: within_sums(rows, Kernel(), share), lambda rows, share: squared_radii(rows, 3, share)],
+    ids=["within_sums", "squared_radii"],
+)
+def test_a_process_works_on_its_own_rows_only(cloud: Cloud, compute: Callable[[Tensor, Share], Tensor]) -> None:
+    features = cloud(0, 11, 3)
+    part, whole = compute(features, Share(1, 3)), compute(features, Share())
+    own = Share(1, 3).rows(11)
+    torch.testing.assert_close(part[own.start : own.stop], whole[own.start : own.stop], rtol=1e-12, atol=0.0)
+    assert part.count_nonzero() == len(own)
+
+
+def test_moments_are_taken_of_the_own_rows_only(cloud: Cloud) -> None:
+    """Without the others' sums, one process of two knows about half of the covariance."""
+    seen: list[Tensor] = []
+
+    def remember(part: Tensor) -> Tensor:
+        seen.append(part)
+        return part
+
+    features = cloud(0, 11, 3)
+    for rank in range(2):
+        frechet.fit_gaussian(features, Share(rank, 2, remember))
+    centred = features - features[0]
+    torch.testing.assert_close(seen[0][0], centred[:5].sum(dim=0))
+    torch.testing.assert_close(seen[1][0], centred[5:].sum(dim=0))
+    torch.testing.assert_close(seen[0][1:] + seen[1][1:], centred.T @ centred)
