@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from urllib.error import URLError
 
 import torch
@@ -80,9 +79,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # whatever the bytes of a damaged file make torch stumble over
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise ValueError(
-            f"The weights file `{path}` could not be read as a PyTorch state dict ({str(error).splitlines()[0]}). "
+            f"The weights file `{path}` could not be read as a PyTorch state dict ({reason[0]}). "
             "It may be truncated: compare its size with the published one and copy it again."
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -173,13 +173,14 @@ def test_without_a_logger_the_reports_go_to_the_root_dir(tiny_gan, monitor, trai
     assert len((tmp_path / "reports.jsonl").read_text().splitlines()) == 2
 
 
-def test_wandb_gets_scalars_and_the_grid_in_one_row(tiny_gan, monitor, trainer, loader, tmp_path, read_wandb):
+def test_wandb_gets_scalars_and_the_grid_in_one_row(tiny_gan, monitor, trainer, loader, tmp_path, read_wandb, caplog):
     import wandb
 
     logger = WandbLogger(offline=True, save_dir=tmp_path, project="x")
     quality = monitor()
     trainer(quality, logger=logger).fit(tiny_gan(), loader)
     wandb.finish()
+    assert "failed" not in caplog.text
     records = read_wandb(tmp_path)
     rows = [
         {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}

@@ -1,0 +1,93 @@
+"""Real processes on gloo."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("train.py")
+
+
+@pytest.fixture
+def run(tmp_path):
+    def launch(devices: int, *arguments: str, cache: str = "cache", timeout: int = 120) -> list[dict]:
+        output = tmp_path / f"{devices}-{len(list(tmp_path.iterdir()))}"
+        output.mkdir()
+        command = [sys.executable, str(SCRIPT), "--devices", str(devices), "--output", str(output)]
+        command += ["--cache", str(tmp_path / cache), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        files = sorted(output.glob("rank*.json"))
+        assert len(files) == devices, done.stderr[-4000:]
+        return [{**json.loads(path.read_text()), "output": output, "log": done.stderr} for path in files]
+
+    return launch
+
+
+def assert_same_scores(first: list[dict], second: list[dict]) -> None:
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a == pytest.approx(b, rel=1e-6)
+
+
+def test_two_processes_score_as_one_does(run):
+    [alone] = run(1, cache="one")
+    pair = run(2, cache="two")
+    assert alone["error"] is None
+    assert len(alone["scalars"]) == 3  # patience 2: the generator does not learn
+    for rank in pair:
+        assert rank["scalars"] == pair[0]["scalars"]
+        assert_same_scores(rank["scalars"], alone["scalars"])
+        assert rank["fingerprints"] == alone["fingerprints"]
+        assert rank["epochs"] == alone["epochs"]
+    assert [rank["shift"] for rank in pair] == pytest.approx([0.1, 1.1])  # each rank has its own buffers back
+    lines = next(pair[0]["output"].rglob("reports.jsonl")).read_text().splitlines()
+    assert [json.loads(line)["scalars"] for line in lines] == pair[0]["scalars"]
+    cached = run(2, cache="one")
+    assert "found in the cache" in cached[0]["log"]
+    assert_same_scores(cached[1]["scalars"], alone["scalars"])
+
+
+def test_training_on_two_processes_is_bit_identical_with_the_callback(run):
+    watched, unwatched = run(2, "--epochs", "2"), run(2, "--epochs", "2", "--unwatched")
+    assert len(watched[0]["scalars"]) == 2
+    for a, b in zip(watched, unwatched, strict=True):
+        assert a["generators"] == b["generators"]
+        assert a["critic"] == b["critic"]
+
+
+@pytest.mark.parametrize(
+    ("rank", "stage", "kind", "message"),
+    [
+        (0, "sampling", "ValueError", "sampler on fire"),
+        (1, "reading", "OSError", "disk on fire"),
+        pytest.param(1, "sampling", "ValueError", "sampler on fire", marks=pytest.mark.slow),
+        pytest.param(0, "reading", "OSError", "disk on fire", marks=pytest.mark.slow),
+        pytest.param(0, "extraction", "MemoryError", "extractor on fire", marks=pytest.mark.slow),
+        pytest.param(1, "extraction", "MemoryError", "extractor on fire", marks=pytest.mark.slow),
+    ],
+)
+def test_a_fault_on_one_rank_is_the_same_error_on_all(run, rank, stage, kind, message):
+    started = time.monotonic()
+    for found in run(2, "--fail-rank", str(rank), "--fail-stage", stage):
+        assert found["error"].startswith(kind)
+        assert message in found["error"]
+        assert found["scalars"] == []
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+def test_a_fault_can_be_survived_in_step(run):
+    pair = run(2, "--fail-rank", "1", "--fail-stage", "sampling", "--on-error", "warn")
+    assert [found["error"] for found in pair] == [None, None]
+    assert [found["epochs"] for found in pair] == [5, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [3, 4])
+def test_more_processes_score_as_one_does(run, devices):
+    [alone] = run(1, cache="one")
+    for rank in run(devices, cache="many"):
+        assert_same_scores(rank["scalars"], alone["scalars"])

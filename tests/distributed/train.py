@@ -1,0 +1,121 @@
+"""A run on several processes; each writes what it found to ``<output>/rank<r>.json``."""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping
+
+PIXELS = 3 * 8 * 8
+
+
+class Gan(pl.LightningModule):
+    """The generator does not learn, so that every number of processes scores the same weights."""
+
+    latent_dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 16)
+        self.head = nn.Linear(16, PIXELS)
+        self.requires_grad_(False)
+        self.critic = nn.Linear(PIXELS, 1)
+        self.register_buffer("shift", torch.zeros(16))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.head(torch.relu(self.body(z) + self.shift))).view(-1, 3, 8, 8)
+
+    def training_step(self, batch, batch_idx):
+        self.shift.fill_(0.1 + self.global_rank)  # as BatchNorm statistics do, it differs between ranks
+        return self.critic(batch[0].flatten(1)).mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.critic.parameters(), 0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--devices", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--cache", required=True)
+    parser.add_argument("--fail-rank", type=int)
+    parser.add_argument("--fail-stage", choices=["sampling", "extraction", "reading"])
+    parser.add_argument("--on-error", default="raise")
+    parser.add_argument("--unwatched", action="store_true")
+    parser.add_argument("--epochs", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    pl.seed_everything(0, verbose=False)
+
+    images = torch.rand(101, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    calls = {"sampling": 0}
+
+    def this_rank_fails(stage: str) -> bool:
+        return args.fail_stage == stage and args.fail_rank == module.global_rank
+
+    class Data(TensorDataset):
+        def __getitem__(self, index):
+            if this_rank_fails("reading"):
+                raise OSError("disk on fire")
+            return super().__getitem__(index)
+
+    class Network(nn.Module):
+        def forward(self, images):
+            if len(images) > 2 and this_rank_fails("extraction") and calls["sampling"] > 1:
+                raise MemoryError("extractor on fire")
+            return images.float().flatten(1)[:, ::16]
+
+    def sampler(sampled, n, generator):
+        calls["sampling"] += 1
+        if this_rank_fails("sampling") and calls["sampling"] > 1:
+            raise ValueError("sampler on fire")
+        return sampled(torch.randn(n, 4, generator=generator))
+
+    module = Gan()
+    quality = QualityMonitor(
+        real=Data(images),
+        metrics=("fd_wavelet", "kd_pixels", "precision_wavelet", "recall_wavelet", "fd_mine"),
+        extractors={"mine": Network()},
+        num_samples=90,
+        batch_size=16,
+        cache_dir=args.cache,
+        on_error=args.on_error,
+        sampler=sampler if args.fail_stage else None,
+    )
+    keep = QualityCheckpoint("quality/fd_wavelet", dirpath=str(args.output / "best"))
+    stop = QualityStopping("quality/fd_wavelet", patience=2)
+    trainer = pl.Trainer(
+        max_epochs=args.epochs,
+        accelerator="cpu",
+        devices=args.devices,
+        strategy="ddp" if args.devices > 1 else "auto",
+        logger=pl.loggers.CSVLogger(args.output),
+        callbacks=[] if args.unwatched else [quality, keep, stop],
+        enable_checkpointing=not args.unwatched,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    found = {"error": None}
+    try:
+        trainer.fit(module, DataLoader(TensorDataset(images), batch_size=8, shuffle=True))
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {error}"
+    found["scalars"] = [report.scalars for report in quality.reports]
+    found["fingerprints"] = [report.protocol["reference"]["fingerprint"] for report in quality.reports]
+    found["shift"] = module.shift[0].item()
+    found["epochs"] = trainer.current_epoch
+    found["generators"] = [random.random(), np.random.rand(), torch.rand(1).item()]  # noqa: NPY002
+    found["critic"] = module.critic.weight.sum().item()
+    (args.output / f"rank{trainer.global_rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

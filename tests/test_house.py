@@ -1,0 +1,78 @@
+"""The architecture: imports point one way, and importing the package is light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_synthqual
+
+ROOT = Path(lightning_synthqual.__file__).parent
+PACKAGE = "lightning_synthqual"
+ALLOWED = {
+    "metrics": {"metrics"},
+    "distributed": set(),
+    "importing": set(),
+    "images": {"images"},
+    "extractors": {"extractors", "importing"},
+    "reporting": {"reporting", "metrics"},
+    "evaluation": {"evaluation", "images", "extractors", "metrics", "reporting", "distributed", "__about__"},
+    "callbacks": {"callbacks", "evaluation", "images", "metrics", "reporting", "importing"},
+}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in ("__init__.py",))
+
+
+def imported(path: Path) -> list[str]:
+    """Modules that a file imports when it runs; imports for type checkers do not count."""
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_arrows_point_one_way(path):
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for name in imported(path):
+        if name.startswith(PACKAGE + "."):
+            assert name.split(".")[1] in ALLOWED.get(room, set()), f"{path.name} imports {name}"
+        if name.startswith("torch.distributed"):
+            assert room == "distributed"
+        if name.split(".")[0] in ("lightning", "pytorch_lightning"):
+            assert room == "callbacks"
+
+
+def test_importing_loads_nothing_heavy_beyond_lightning():
+    code = """
+import sys
+import lightning
+before = set(sys.modules)
+import lightning_synthqual
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+heavy = {"wandb", "open_clip", "dreamsim", "timm", "lpips", "torch_fidelity", "transformers", "sklearn", "matplotlib"}
+print(sorted(new & heavy))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_is_unpickled():
+    for path in FILES:
+        text = path.read_text()
+        assert "pickle.load" not in text
+        assert "weights_only=False" not in text
+        assert text.count("torch.load(") <= text.count("weights_only=True)")

@@ -1,0 +1,26 @@
+import math
+from typing import Any
+
+import pytest
+
+from lightning_synthqual.importing import resolve_object
+
+
+@pytest.mark.parametrize("value", [None, 3, math.sqrt, object()])
+def test_objects_pass_unchanged(value: Any) -> None:
+    assert resolve_object(value, "it") is value
+
+
+@pytest.mark.parametrize("path", ["math.sqrt", "math:sqrt"])
+def test_a_path_is_what_it_names(path: str) -> None:
+    assert resolve_object(path, "it") is math.sqrt
+
+
+def test_a_path_may_be_deep() -> None:
+    assert resolve_object("importlib.metadata.version", "it").__name__ == "version"
+
+
+@pytest.mark.parametrize("path", ["nowhere.to", "math.nothing", "math", "", ".relative.name", "math.", "a b.c"])
+def test_other_paths_are_errors_that_name_the_argument(path: str) -> None:
+    with pytest.raises(ValueError, match=r"^`model='.*'` names nothing that can be imported .* 'package.module.name'"):
+        resolve_object(path, "model")

@@ -1,0 +1,73 @@
+"""The README's code runs, and its commands are the ones that are promised."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+SHELL = re.findall(r"```bash\n(.*?)```", TEXT, re.S)
+
+
+@pytest.fixture
+def surroundings(tmp_path, monkeypatch):
+    """What the README takes for granted: a GAN, its data, a network, two folders."""
+    import lightning.pytorch as pl
+
+    class Gan(pl.LightningModule):
+        latent_dim = 4
+
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(4, 192)
+
+        def forward(self, z):
+            return torch.tanh(self.net(z)).view(-1, 3, 8, 8)
+
+        def training_step(self, batch, batch_idx):
+            return self(torch.randn(8, 4)).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_trainer = pl.Trainer
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    monkeypatch.setattr(pl, "Trainer", lambda **kwargs: make_trainer(**{**kwargs, **quiet, "max_epochs": 1}))
+    for name in ("real", "generated"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+    train_set = TensorDataset(torch.rand(64, 3, 8, 8) * 2 - 1)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8))
+    return {"gan": Gan(), "train_set": train_set, "train_loader": DataLoader(train_set, 16), "network": network}
+
+
+def test_every_python_block_runs(surroundings, capsys, tmp_path):
+    assert len(PYTHON) == 3
+    for block in PYTHON:
+        exec(compile(block, "README.md", "exec"), surroundings)
+    assert surroundings["report"].scalars["fd_wavelet"] == pytest.approx(0, abs=1e-6)
+    assert "fd_wavelet" in capsys.readouterr().out
+    assert len(list(tmp_path.rglob("reports.jsonl"))) == 1
+
+
+def test_the_quick_start_is_short():
+    assert len([line for line in PYTHON[0].splitlines() if line.strip()]) <= 15
+
+
+def test_there_are_two_commands_and_ci_runs_the_second():
+    assert len(SHELL) == 2
+    assert all(len(block.strip().splitlines()) == 1 for block in SHELL)
+    assert SHELL[0].strip().endswith("examples/lunar_gan.py")
+    assert SHELL[1].strip().endswith("&& pytest")
+    assert "grep -m 1 '&& pytest$' README.md" in (ROOT / ".ci/run").read_text()
