@@ -198,7 +198,7 @@ class QualityMonitor(Callback):
         device = trainer.strategy.root_device
         settings = self.settings
         if is_trial(trainer):
-            settings = replace(settings, num_real=_TINY)
+            settings = replace(settings, num_real=max(_TINY, settings.least_images))
         # Scores need float64, which Apple's GPUs do not have.
         evaluator = Evaluator(settings, "cpu" if device.type == "mps" else device)
         with evaluator.ranks.together("opening the data"):
@@ -231,7 +231,8 @@ class QualityMonitor(Callback):
         )
 
     def _count(self, trainer: Trainer) -> int:
-        return min(self.num_samples, _TINY) if is_trial(trainer) else self.num_samples
+        tiny = max(_TINY, self.settings.least_images)
+        return min(self.num_samples, tiny) if is_trial(trainer) else self.num_samples
 
     def _evaluate_once(
         self, trainer: Trainer, pl_module: LightningModule, *, on_step: bool = False, loggable: bool = True

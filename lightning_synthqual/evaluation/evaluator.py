@@ -22,6 +22,7 @@ from lightning_synthqual.extractors.registry import load_configured
 from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
 from lightning_synthqual.images.sampling import Sampler, evaluation_mode
+from lightning_synthqual.metrics.features import check_features
 from lightning_synthqual.metrics.names import Family, Metric
 from lightning_synthqual.metrics.share import Share
 from lightning_synthqual.reporting.pictures import grid
@@ -94,7 +95,7 @@ class Evaluator:
             states = {}
             for family, extractor, metrics in self._groups():
                 self._check_count(count, f"`{image_set.role}`", family, metrics)
-                rows = self._embedding(features, extractor)
+                rows = check_features(self._embedding(features, extractor), image_set.role)
                 states[family.name, extractor] = family.prepare(rows, self._options(family), self._share)
         protocol = {"role": image_set.role, "num_images": count, "size": size, "fingerprint": fingerprint}
         self._reference = Reference(count, features, states, protocol, cached, time.perf_counter() - started)
@@ -188,7 +189,7 @@ class Evaluator:
         for family, name, metrics in self._groups():
             self._compare_features(name, generated.features[name])
             real = self._embedding(reference.features, name)
-            fake = generated.features[name][self.extractors[name].embedding]
+            fake = check_features(generated.features[name][self.extractors[name].embedding], "generated")
             state = reference.states[family.name, name]
             found = family.score(real, state, fake, self._options(family), self._share)
             for metric in metrics:

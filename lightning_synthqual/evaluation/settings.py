@@ -53,6 +53,12 @@ class Settings:
         object.__setattr__(self, "resolved", resolve(self.metrics, dict.fromkeys([*CATALOGUE, *extractors])))
         object.__setattr__(self, "all_options", complete_options(self.options))
 
+    @property
+    def least_images(self) -> int:
+        """The fewest images with which every metric is defined."""
+        families = [metric.entry.family for metric in self.resolved]
+        return max(family.min_rows(self.all_options[family.name]) for family in families)
+
     def open(self, source: Any, role: str) -> ImageSet:
         """Open a real set: ``role`` is ``"real"`` or ``"held_out"``.
 

@@ -127,17 +127,16 @@ class Sampler:
             raise ValueError(f"{self._what} must return {len(indices)} images, but returned {len(images)}.")
         return images, seen
 
-    def _call(self, block: int, indices: range) -> Tensor:
+    def _call(self, block: int, indices: range) -> Any:
         inputs = self._latent_inputs(indices) if self.kind == "latent" else ()
-        seed_global_generators(derived_seed(self.seed, _BLOCK, block))  # after labels were read: reading may draw too
+        seed = derived_seed(self.seed, _BLOCK, block)
+        seed_global_generators(seed)  # after labels were read: reading may draw too
         if self.kind == "latent":
-            fakes: Tensor = self.module(*inputs)
-            return fakes
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, _BLOCK, block))
+            return self.module(*inputs)
+        generator = torch.Generator().manual_seed(seed)
         if self._function is not None:
             return self._function(self.module, len(indices), generator)
-        images: Tensor = self.module.sample_images(len(indices), generator)
-        return images
+        return self.module.sample_images(len(indices), generator)
 
     def _latent_inputs(self, indices: range) -> tuple[Tensor, ...]:
         generator = torch.Generator()
