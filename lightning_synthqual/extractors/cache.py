@@ -4,8 +4,9 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -60,19 +61,17 @@ class FeatureCache:
         path = self.path(fingerprint, identity)
         tensors = {name: value.detach().cpu().contiguous() for name, value in outputs.items()}
         metadata = {"digest": _digest(tensors), "identity": json.dumps(vars(identity))}
-        temporary = None
+        temporary = path.with_name(f".partial-{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-            os.close(handle)
             save_file(tensors, temporary, metadata=metadata)
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except (OSError, SafetensorError) as error:
             _log.warning(
                 "The features could not be cached as `%s` (%s); the next run computes them again.", path, error
             )
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def _digest(outputs: Mapping[str, Tensor]) -> str:

@@ -123,14 +123,13 @@ def _round(images: Tensor, declared: tuple[float, float], what: str) -> tuple[Te
     smallest, largest = images.aminmax()
     tolerance = 1e-3 * (high - low)  # less than a grey level: rounding, no overshoot
     clamped = ((images < low - tolerance) | (images > high + tolerance)).sum()
-    values = (finite.all(), smallest, largest, (images < 0).sum(), clamped)
-    numbers = torch.stack([value.double() for value in values]).tolist()
-    if not numbers[0]:
+    all_finite, negative, outside = torch.stack([finite.all().long(), (images < 0).sum(), clamped]).tolist()
+    if not all_finite:
         bad = int((~finite).nonzero()[0])
         raise ValueError(
             f"{what} returned NaN or infinite values, first in image {bad} of {len(images)}. "
             "Has the training diverged, or does the sampler divide by zero?"
         )
-    seen = PixelRange(numbers[1], numbers[2], int(numbers[3]), int(numbers[4]), images.numel())
+    seen = PixelRange(smallest.item(), largest.item(), negative, outside, images.numel())
     levels = (images - low) * (255.0 / (high - low))
     return levels.round_().clamp_(0, 255).to(torch.uint8), seen

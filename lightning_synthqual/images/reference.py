@@ -156,7 +156,6 @@ class ImageSet:
         )
 
     def _read_stream(self, batch_size: int, rank: int, world_size: int) -> Iterator[Block]:
-        seed_global_generators(derived_seed(self.items.seed, _READ))  # the same augmentations at every reading
         start, pending = 0, []
         self.items.seed_generators(0)  # a stream that shuffles must do it alike on every process
         for index, item in enumerate(self.dataset):

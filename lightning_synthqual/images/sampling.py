@@ -150,7 +150,7 @@ class Sampler:
         return (z,) if self.labels is None else (z, torch.stack(labels).to(self.device))
 
     def _draw_label(self, generator: torch.Generator) -> Tensor:
-        if self.label_source is None:
+        if self.labels == "uniform" or self.label_source is None:
             return torch.randint(self._num_classes, (), generator=generator)
         index = int(torch.randint(len(self.label_source), (), generator=generator))
         return torch.as_tensor(self.label_source.label(index))

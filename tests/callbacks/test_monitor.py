@@ -188,6 +188,7 @@ def test_wandb_gets_scalars_and_the_grid_in_one_row(tiny_gan, monitor, trainer, 
         if record.HasField("history")
     ]
     ours = [row for row in rows if "quality/fd_wavelet" in row]
+    assert ours, (len(records), [sorted(row) for row in rows], [r.WhichOneof("record_type") for r in records])
     assert [row["trainer/global_step"] for row in ours] == [3, 7]
     for row, report in zip(ours, quality.reports, strict=True):
         assert row["quality/fd_wavelet"] == report.scalars["fd_wavelet"]

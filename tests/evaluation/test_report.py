@@ -1,0 +1,70 @@
+import json
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_synthqual.evaluation.report import Report
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+reports = st.builds(
+    Report,
+    st.dictionaries(st.text(), finite, max_size=4),
+    st.dictionaries(st.text(), values, max_size=4),
+    step=st.none() | st.integers(0),
+    epoch=st.none() | st.integers(0),
+    timings=st.dictionaries(st.text(), finite, max_size=3),
+)
+
+
+@given(report=reports)
+def test_json_and_back_is_the_same_report_on_one_line(report: Report) -> None:
+    text = report.to_json()
+    assert Report.from_json(text) == report
+    assert len(text.splitlines()) == 1
+
+
+def test_json_has_the_documented_keys_and_no_pictures() -> None:
+    report = Report({"fid": 1.0}, {"seed": 0}, step=3, pictures={"samples": np.zeros((2, 2, 3), np.uint8)})
+    assert json.loads(report.to_json()) == {
+        "step": 3,
+        "epoch": None,
+        "scalars": {"fid": 1.0},
+        "protocol": {"seed": 0},
+        "timings": {},
+    }
+    assert Report.from_json(report.to_json()).pictures == {}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_does_not_get_into_the_json(value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Report({"fid": value}, {}).to_json()
+
+
+def test_pictures_take_no_part_in_comparison() -> None:
+    assert Report({}, {}, pictures={"samples": np.zeros((2, 2, 3), np.uint8)}) == Report({}, {})
+    assert Report({"fid": 1.0}, {}) != Report({"fid": 2.0}, {})
+
+
+@pytest.mark.parametrize("name", ["scalars", "step"])
+def test_a_report_is_frozen(name: str) -> None:
+    change: Any = {"scalars": {}, "step": 1}
+    with pytest.raises(FrozenInstanceError):
+        setattr(Report({}, {}), name, change[name])
+
+
+def test_text_is_a_row_per_metric_with_its_standard_error() -> None:
+    report = Report({"kid": 0.0125, "kid_std": 0.00123, "precision": 0.5, "pixel_std": 3.0}, {})
+    rows = [row.split() for row in str(report).splitlines()]
+    assert rows == [["kid", "0.0125", "±", "0.0012"], ["precision", "0.5"], ["pixel_std", "3"]]
+    assert len({len(row.split(" ±")[0]) for row in str(report).splitlines()}) == 1
+    assert str(Report({}, {})) == ""

@@ -1,0 +1,198 @@
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_synthqual.extractors import Extractor, Identity
+
+Pictures = Callable[..., Tensor]
+IDENTITY = Identity("mine", weights="none", preprocessing="nothing")
+
+
+class Returns(nn.Module):
+    """Calls a function on its input, so that a test can look inside the forward pass."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> Any:
+        return self.function(images)
+
+
+def extract(function: Callable[[Tensor], Any], images: Tensor) -> dict[str, Tensor]:
+    return Extractor(Returns(function), IDENTITY)(images)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"weights": "abc"},
+        {"preprocessing": "resize"},
+        {"precision": "bfloat16"},
+        {"origin": "custom"},
+    ],
+)
+def test_the_key_changes_with_every_field(change: dict[str, str]) -> None:
+    assert replace(IDENTITY, **change).key != IDENTITY.key
+    assert replace(IDENTITY).key == IDENTITY.key
+
+
+def test_an_identity_describes_itself() -> None:
+    identity = Identity("mine", weights="abc", preprocessing="resize", precision="bfloat16", origin="custom")
+    assert identity.describe() == {
+        "weights": "custom",
+        "sha256": "abc",
+        "preprocessing": "resize",
+        "precision": "bfloat16",
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int64])
+def test_features_are_float32_under_their_names(pictures: Pictures, dtype: torch.dtype) -> None:
+    images = pictures(3, 4, 5)
+    outputs = extract(lambda x: {"a": x.flatten(1).to(dtype), "b": x[:, 0, 0]}, images)
+    assert torch.equal(outputs["a"], images.flatten(1).float())
+    assert (outputs["b"].dtype, list(outputs)) == (torch.float32, ["a", "b"])
+
+
+def test_a_single_tensor_bears_the_embeddings_name(pictures: Pictures) -> None:
+    extractor = Extractor(Returns(lambda x: x[:, 0, 0]), IDENTITY, embedding="pool")
+    assert list(extractor(pictures(2, 4, 4))) == ["pool"]
+    assert list(extract(lambda x: x[:, 0, 0], pictures(2, 4, 4))) == ["features"]
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.zeros(2, 3, 4, 4), TypeError, "take uint8 images, but got torch.float32"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), ValueError, r"shape \(N, 3, H, W\), but got \(3, 4, 4\)"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), ValueError, r"but got \(2, 1, 4, 4\)"),
+    ],
+)
+def test_other_images_are_refused(images: Tensor, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        extract(lambda x: x[:, 0, 0], images)
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda x: x, ValueError, r"'mine' must return features of shape \(N, D\), but 'features' has shape \(2, 3, 4"),
+        (lambda x: x[:1, 0, 0], ValueError, r"has shape \(1, 4\) for 2 images"),
+        (lambda x: (x[:, 0, 0],), TypeError, "must return tensors .* but 'features' is tuple"),
+        (lambda x: {"a": x[:, 0, 0], "b": None}, TypeError, "but 'b' is NoneType"),
+    ],
+)
+def test_other_features_are_refused(
+    pictures: Pictures, function: Callable[[Tensor], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        extract(function, pictures(2, 4, 4))
+
+
+def test_the_network_is_frozen() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    Extractor(network, IDENTITY)
+    assert not any(part.training for part in network.modules())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_no_graph_is_kept(pictures: Pictures) -> None:
+    weight = torch.ones((), requires_grad=True)
+    assert not extract(lambda x: weight * x[:, 0, 0], pictures(1, 4, 4))["features"].requires_grad
+
+
+def test_the_trainers_autocast_does_not_reach_the_network(pictures: Pictures) -> None:
+    matrix = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    images = pictures(2, 4, 4)
+    expected = extract(lambda x: x[:, 0, 0].float() @ matrix, images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = extract(lambda x: x[:, 0, 0].float() @ matrix, images)
+    assert torch.equal(found["features"], expected["features"])
+
+
+def test_bfloat16_is_a_choice_that_the_identity_states(pictures: Pictures) -> None:
+    matrix = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    network = Returns(lambda x: x[:, 0, 0].float() @ matrix)
+    images = pictures(2, 4, 4)
+    exact = Extractor(network, IDENTITY)(images)["features"]
+    half = Extractor(network, IDENTITY).with_precision("bfloat16")
+    rounded = half(images)["features"]
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert torch.allclose(rounded, exact, rtol=0.05, atol=5.0)
+    assert half.identity == replace(IDENTITY, precision="bfloat16")
+    with pytest.raises(ValueError, match="'float32' or 'bfloat16', but got 'float16'"):
+        half.with_precision("float16")
+
+
+def older() -> Any:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def newer() -> Any:
+    backends = torch.backends
+    places = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul)
+    return [place.fp32_precision for place in places]
+
+
+HAS_NEWER = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+
+
+@pytest.fixture
+def _default_precision() -> Iterator[None]:
+    yield
+    if HAS_NEWER:
+        torch.backends.fp32_precision = "none"
+        for place in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+            place.fp32_precision = "none"
+        for place in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+            place.fp32_precision = "tf32"
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.usefixtures("_default_precision")
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(("precision", "allow_tf32"), [("highest", True), ("high", True), ("medium", False)])
+def test_float32_stays_float32_and_the_trainings_choice_comes_back(
+    pictures: Pictures, precision: str, allow_tf32: bool, fails: bool
+) -> None:
+    seen = []
+
+    def look(images: Tensor) -> Tensor | None:
+        seen.append(older())
+        return None if fails else images[:, 0, 0]
+
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = allow_tf32
+    before = older(), newer() if HAS_NEWER else None
+    if fails:
+        with pytest.raises(TypeError):
+            extract(look, pictures(1, 4, 4))
+    else:
+        extract(look, pictures(1, 4, 4))
+    assert seen == [("highest", False, False)]
+    assert (older(), newer() if HAS_NEWER else None) == before
+    assert before[0] == (precision, allow_tf32, precision != "highest")
+
+
+@pytest.mark.skipif(not HAS_NEWER, reason="this torch has only the older settings")
+@pytest.mark.usefixtures("_default_precision")
+@pytest.mark.parametrize("place", ["", "cuda.matmul", "cudnn.conv"])
+def test_the_newer_precision_settings_are_respected(pictures: Pictures, place: str) -> None:
+    seen = []
+    target: Any = torch.backends
+    for name in filter(None, place.split(".")):
+        target = getattr(target, name)
+    target.fp32_precision = "tf32"
+    before = newer()
+    extract(lambda x: seen.append(newer()) or x[:, 0, 0], pictures(1, 4, 4))
+    assert "tf32" in before
+    assert set(seen[0]) <= {"ieee", "none"}
+    assert newer() == before

@@ -1,0 +1,130 @@
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lightning_synthqual.extractors import Identity, cache
+from lightning_synthqual.extractors.cache import FeatureCache, default_directory
+
+IDENTITY = Identity("mine", weights="abc", preprocessing="none")
+OUTPUTS = {"pool": torch.arange(12.0).reshape(3, 4), "logits": torch.randn(3, 5).T}
+
+
+def equal(found: dict[str, Tensor] | None, expected: dict[str, Tensor]) -> bool:
+    return found is not None and found.keys() == expected.keys() and all(found[k].equal(expected[k]) for k in found)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> FeatureCache:
+    features = FeatureCache(tmp_path / "deep" / "cache")
+    features.save("data", IDENTITY, OUTPUTS)
+    return features
+
+
+def test_what_was_saved_is_loaded(saved: FeatureCache) -> None:
+    assert equal(saved.load("data", IDENTITY), OUTPUTS)
+    assert equal(FeatureCache(str(saved.directory)).load("data", IDENTITY), OUTPUTS)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.uint8])
+def test_other_types_and_empty_tensors_are_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+    outputs = {"a": torch.arange(6).reshape(2, 3).to(dtype), "b": torch.zeros(0, 4, dtype=dtype)}
+    FeatureCache(tmp_path).save("data", IDENTITY, outputs)
+    found = FeatureCache(tmp_path).load("data", IDENTITY)
+    assert equal(found, outputs)
+    assert found is not None
+    assert found["a"].dtype == dtype
+
+
+def test_other_data_and_other_networks_are_not_found(saved: FeatureCache, caplog: pytest.LogCaptureFixture) -> None:
+    assert saved.load("other data", IDENTITY) is None
+    assert saved.load("data", Identity("mine", weights="abd", preprocessing="none")) is None
+    assert not caplog.records
+
+
+def test_the_file_is_plain_safetensors_that_say_what_they_are(saved: FeatureCache) -> None:
+    with safe_open(saved.path("data", IDENTITY), framework="pt") as file:
+        assert sorted(file.keys()) == ["logits", "pool"]
+        assert torch.equal(file.get_tensor("pool"), OUTPUTS["pool"])
+        assert json.loads(file.metadata()["identity"])["weights"] == "abc"
+
+
+def test_one_file_is_left_and_no_partial_one(saved: FeatureCache) -> None:
+    saved.save("data", IDENTITY, {"pool": torch.ones(2, 2)})
+    assert list(saved.directory.iterdir()) == [saved.path("data", IDENTITY)]
+    assert equal(saved.load("data", IDENTITY), {"pool": torch.ones(2, 2)})
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "header", "data", "foreign", "unsigned", "other type"])
+def test_a_damaged_file_is_none_with_a_warning(
+    saved: FeatureCache, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    path = saved.path("data", IDENTITY)
+    content = path.read_bytes()
+    changed = {
+        "truncated": content[:-5],
+        "empty": b"",
+        "header": content[:8] + b"#" + content[9:],
+        "data": content[:-3] + bytes([content[-3] ^ 1]) + content[-2:],
+        "foreign": b"neither safe nor tensors" * 40,
+    }
+    if damage in changed:
+        path.write_bytes(changed[damage])
+    else:
+        save_file({"pool": OUTPUTS["pool"].to(torch.bfloat16 if damage == "other type" else torch.float32)}, path)
+    assert saved.load("data", IDENTITY) is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "damaged" in record.getMessage()
+    assert str(path) in record.getMessage()
+    saved.save("data", IDENTITY, OUTPUTS)
+    assert equal(saved.load("data", IDENTITY), OUTPUTS)
+
+
+def test_an_impossible_directory_costs_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    features = FeatureCache(tmp_path / "file" / "below")
+    features.save("data", IDENTITY, OUTPUTS)
+    (record,) = caplog.records
+    assert "could not be cached" in record.getMessage()
+    assert features.load("data", IDENTITY) is None
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error")])
+def test_a_failing_disk_costs_only_a_warning_and_leaves_nothing(
+    saved: FeatureCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fail(tensors: Any, path: str, metadata: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(cache, "save_file", fail)
+    saved.save("data", IDENTITY, {"pool": torch.ones(1, 1)})
+    assert str(error) in caplog.text
+    assert list(saved.directory.iterdir()) == [saved.path("data", IDENTITY)]
+    assert equal(saved.load("data", IDENTITY), OUTPUTS)
+
+
+def test_a_forbidden_directory_is_none_with_a_warning(
+    saved: FeatureCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forbidden(*_: Any, **__: Any) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    assert saved.load("data", IDENTITY) is None
+    assert "Permission denied" in caplog.text
+
+
+def test_the_default_directory_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert FeatureCache().directory == default_directory() == tmp_path / "lightning_synthqual"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_directory() == tmp_path / "home" / ".cache" / "lightning_synthqual"

@@ -1,0 +1,149 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import Tensor
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from lightning_synthqual.extractors import Extractor, load
+from lightning_synthqual.extractors.inception import PUBLISHED
+from lightning_synthqual.extractors.weights import DIRECTORY_VARIABLE, sha256_of_file
+
+Pictures = Callable[..., Tensor]
+
+
+@pytest.fixture(scope="module")
+def extractor(inception_weights: Path) -> Extractor:
+    return load("inception", weights=str(inception_weights))
+
+
+@pytest.fixture(scope="module")
+def reference(inception_weights: Path) -> FeatureExtractorInceptionV3:
+    return FeatureExtractorInceptionV3("reference", ["2048", "logits_unbiased"], str(inception_weights))
+
+
+@pytest.fixture(scope="module")
+def outputs(extractor: Extractor, pictures: Pictures) -> dict[str, Tensor]:
+    return extractor(pictures(1, 20, 20))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def download(*_: Any, **__: Any) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("size", [(17, 23), (32, 32), (299, 299)])
+def test_features_are_those_of_torch_fidelity(
+    extractor: Extractor, reference: FeatureExtractorInceptionV3, pictures: Pictures, size: tuple[int, int]
+) -> None:
+    images = pictures(2, *size)
+    pool, logits = reference(images)
+    outputs = extractor(images)
+    assert list(outputs) == ["pool", "logits"]
+    assert relative(outputs["pool"], pool) < 1e-5
+    assert relative(outputs["logits"], logits) < 1e-5
+    assert relative(pool[:1], pool[1:]) > 0.01
+
+
+def test_outputs_and_identity(extractor: Extractor, outputs: dict[str, Tensor], inception_weights: Path) -> None:
+    assert {name: (tuple(value.shape), value.dtype) for name, value in outputs.items()} == {
+        "pool": ((1, 2048), torch.float32),
+        "logits": ((1, 1008), torch.float32),
+    }
+    assert extractor.embedding == "pool"
+    assert extractor.identity.name == "inception"
+    assert extractor.identity.origin == "custom"
+    assert extractor.identity.weights == sha256_of_file(inception_weights)
+    assert not any(part.training for part in extractor.network.modules())
+    assert not any(parameter.requires_grad for parameter in extractor.network.parameters())
+
+
+def test_logits_have_no_bias(extractor: Extractor, outputs: dict[str, Tensor]) -> None:
+    weight = extractor.network.trunk.fc.weight
+    torch.testing.assert_close(outputs["logits"], outputs["pool"] @ weight.T, rtol=1e-4, atol=1e-4)
+
+
+def test_custom_weights_get_a_warning(inception_weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load("inception", weights=str(inception_weights))
+    (record,) = caplog.records
+    assert "not the published FID weights" in record.getMessage()
+    assert str(inception_weights) in record.getMessage()
+
+
+def test_weights_of_another_network_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save(torch.nn.Linear(2048, 10).state_dict(), path)
+    with pytest.raises(ValueError, match=r"other\.pth` does not fit .*: \d+ of \d+ entries differ") as caught:
+        load("inception", weights=str(path))
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("way", ["no file", "no network", "empty weights_dir"])
+def test_missing_weights_name_file_origin_and_both_ways(tmp_path: Path, way: str) -> None:
+    places = {
+        "no file": {"weights": str(tmp_path / "mine.pth")},
+        "no network": {},
+        "empty weights_dir": {"weights_dir": str(tmp_path)},
+    }
+    name = "mine.pth" if way == "no file" else PUBLISHED.filename
+    with pytest.raises(FileNotFoundError) as caught:
+        load("inception", **places[way])
+    message = str(caught.value)
+    assert f"{name}`" in message.split(". ")[0]
+    assert PUBLISHED.url in message
+    assert "extractors={'inception': {'weights': 'path/to/file'}}" in message
+    assert "weights_dir=" in message
+    assert DIRECTORY_VARIABLE in message
+    if way != "no file":
+        assert "Name or service not known" in message
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("way", ["weights_dir", "environment"])
+def test_weights_are_found_by_their_published_name(
+    inception_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    (tmp_path / PUBLISHED.filename).symlink_to(inception_weights)
+    if way == "environment":
+        monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+        found = load("inception")
+    else:
+        found = load("inception", weights_dir=str(tmp_path))
+    assert found.identity.weights == sha256_of_file(inception_weights)
+    assert found.identity.origin == "custom"
+
+
+def test_a_file_without_batch_counters_fits(extractor: Extractor, inception_weights: Path, tmp_path: Path) -> None:
+    state = torch.load(inception_weights, weights_only=True)
+    path = tmp_path / "old.pth"
+    torch.save({name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}, path)
+    assert len(torch.load(path, weights_only=True)) < len(state)
+    found = load("inception", weights=str(path))
+    assert torch.equal(found.network.trunk.fc.weight, extractor.network.trunk.fc.weight)
+
+
+def test_weights_with_the_published_hash_are_published(
+    inception_weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from lightning_synthqual.extractors import inception
+
+    monkeypatch.setattr(inception, "sha256_of_file", lambda path: PUBLISHED.sha256_prefix + 56 * "0")
+    with caplog.at_level(logging.WARNING):
+        found = load("inception", weights=str(inception_weights))
+    assert found.identity.origin == "published"
+    assert not caplog.records

@@ -1,0 +1,86 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_synthqual.extractors import load
+from lightning_synthqual.extractors.registry import CATALOGUE, load_configured
+
+Pictures = Callable[..., Tensor]
+
+
+@pytest.mark.parametrize(("name", "meant"), [("wavelt", "wavelet"), ("Inception", "inception"), ("pixel", "pixels")])
+def test_an_unknown_name_gets_a_suggestion(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"Unknown extractor '{name}'; did you mean '{meant}'"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["", "qqq"])
+def test_a_name_like_no_other_gets_the_list(name: str) -> None:
+    with pytest.raises(ValueError, match="Known: inception, pixels, wavelet"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["wavelet", "pixels"])
+def test_bfloat16_is_in_the_identity(pictures: Pictures, name: str) -> None:
+    half = load(name, precision="bfloat16")
+    assert half.identity.precision == "bfloat16"
+    assert half.identity.key != load(name).identity.key
+    assert half(pictures(2, 16, 16))["features"].dtype == torch.float32
+
+
+def test_an_unknown_precision_is_an_error() -> None:
+    with pytest.raises(ValueError, match="must be 'float32' or 'bfloat16', but got 'half'"):
+        load("wavelet", precision="half")
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_each_name_builds_the_extractor_of_that_name(name: str, inception_weights: Path) -> None:
+    weights = str(inception_weights) if name == "inception" else None
+    assert load(name, weights=weights).identity.name == name
+
+
+def test_no_extractor_is_imported_before_it_is_asked_for() -> None:
+    code = (
+        "import sys, lightning_synthqual.extractors as e; e.load('wavelet'); "
+        "sys.exit(' '.join(m for m in sys.modules if m in ('timm', 'open_clip', 'lpips') "
+        "or m.startswith('lightning_synthqual.extractors.') and m.endswith(('inception', 'custom', 'pixels'))) or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("spec", [None, {}, {"precision": "bfloat16"}])
+def test_a_catalogue_name_is_configured_by_a_dict(spec: Any) -> None:
+    extractor = load_configured("wavelet", spec, None, "cpu")
+    assert extractor.identity.name == "wavelet"
+    assert extractor.identity.precision == (spec or {}).get("precision", "float32")
+
+
+def test_weights_of_a_configuration_are_used(inception_weights: Path) -> None:
+    extractor = load_configured("inception", {"weights": str(inception_weights)}, None, "cpu")
+    assert extractor.identity.origin == "custom"
+
+
+def test_another_name_is_the_users_network(pictures: Pictures) -> None:
+    extractor = load_configured("mine", nn.Sequential(nn.Flatten()), None, "cpu")
+    assert extractor.identity.name == "mine"
+    assert extractor(pictures(2, 3, 3))["features"].shape == (2, 27)
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        (nn.ReLU(), TypeError, r"`extractors\['wavelet'\]` .* but got ReLU. Give your own network another name"),
+        ("x.pth", TypeError, "but got str"),
+        ({"weight": "x.pth"}, ValueError, r"takes 'weights' and 'precision', but got \['weight'\]"),
+    ],
+)
+def test_other_configurations_of_a_catalogue_name_are_errors(spec: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        load_configured("wavelet", spec, None, "cpu")

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_synthqual.evaluation.report import Report
+from lightning_synthqual.reporting.files import REPORTS, append_report, save_pictures
+
+
+def report(step: int) -> Report:
+    return Report({"kd_wavelet": 0.5 * step}, {"seed": 0, "size": [4, 4]}, step=step, epoch=1, timings={"total": 1.5})
+
+
+def rows(directory: Path) -> list[Report]:
+    return [Report.from_json(line) for line in (directory / REPORTS).read_text(encoding="utf-8").splitlines()]
+
+
+def test_reports_are_appended_line_by_line(tmp_path: Path) -> None:
+    directory = tmp_path / "not" / "there"
+    for step in range(3):
+        append_report(directory, report(step))
+    assert REPORTS == "reports.jsonl"
+    assert rows(directory) == [report(step) for step in range(3)]
+
+
+@pytest.mark.parametrize("kept", [1, 20, -1])
+def test_an_unfinished_line_is_dropped(tmp_path: Path, kept: int) -> None:
+    append_report(tmp_path, report(1))
+    with (tmp_path / REPORTS).open("a") as file:
+        file.write(report(2).to_json()[:kept])
+    append_report(tmp_path, report(3))
+    assert rows(tmp_path) == [report(1), report(3)]
+
+
+def test_a_first_line_may_be_unfinished_too(tmp_path: Path) -> None:
+    (tmp_path / REPORTS).write_text('{"step": 1')
+    append_report(tmp_path, report(3))
+    assert rows(tmp_path) == [report(3)]
+
+
+def test_a_value_that_json_does_not_know_leaves_the_file_whole(tmp_path: Path) -> None:
+    append_report(tmp_path, report(1))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        append_report(tmp_path, Report({"fid": float("nan")}, {}, step=2))
+    assert rows(tmp_path) == [report(1)]
+
+
+def test_pictures_are_saved_by_name_and_step(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    save_pictures(tmp_path, Report({}, {}, step=40, pictures={"samples": pixels, "pairs": 255 - pixels}))
+    with Image.open(tmp_path / "samples" / "step=40.png") as picture:
+        assert np.array_equal(np.array(picture), pixels)
+    with Image.open(tmp_path / "pairs" / "step=40.png") as picture:
+        assert np.array_equal(np.array(picture), 255 - pixels)
+
+
+def test_without_pictures_nothing_is_made(tmp_path: Path) -> None:
+    save_pictures(tmp_path, report(1))
+    assert list(tmp_path.iterdir()) == []
