@@ -6,6 +6,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+import torch_fidelity
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -147,3 +148,51 @@ def test_weights_with_the_published_hash_are_published(
         found = load("inception", weights=str(inception_weights))
     assert found.identity.origin == "published"
     assert not caplog.records
+
+
+@pytest.mark.slow
+def test_the_scores_of_the_whole_way_are_torch_fidelitys(inception_weights, pictures, tmp_path):
+    from torch.utils.data import Dataset
+
+    from lightning_synthqual import evaluate
+
+    class PictureSet(Dataset):
+        def __init__(self, images):
+            self.images = images
+
+        def __len__(self):
+            return len(self.images)
+
+        def __getitem__(self, index):
+            return self.images[index]
+
+    real = PictureSet(pictures(40, 32, 32, seed=1))
+    fake = PictureSet(pictures(40, 32, 32, seed=2) // 2 + 90)
+    report = evaluate(
+        real,
+        fake,
+        metrics=("fid", "kid", "precision", "recall"),
+        extractors={"inception": {"weights": str(inception_weights)}},
+        cache_dir=str(tmp_path),
+    )
+    theirs = torch_fidelity.calculate_metrics(
+        input1=fake,
+        input2=real,
+        fid=True,
+        kid=True,
+        prc=True,
+        kid_subsets=1,
+        kid_subset_size=40,
+        feature_extractor="inception-v3-compat",
+        feature_layer_prc="2048",
+        feature_extractor_weights_path=str(inception_weights),
+        cuda=False,
+        cache=False,
+        verbose=False,
+    )
+    # On a full-size subset their estimator is the exact statistic.
+    assert report.scalars["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    assert report.scalars["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert report.scalars["precision"] == pytest.approx(theirs["precision"], abs=1e-6)
+    assert report.scalars["recall"] == pytest.approx(theirs["recall"], abs=1e-6)
+    assert report.protocol["extractors"]["inception"]["weights"] == "custom"
