@@ -18,6 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "lunar_gan.py"
 def run(tmp_path):
     def launch(*arguments: str) -> tuple[str, str]:
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "WANDB_MODE": "offline"}
+        environment.pop("WANDB_SERVICE", None)  # a service of this process would write below its own folder
         command = [sys.executable, str(SCRIPT), *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
