@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    torch.set_num_threads(1)  # networks this small gain nothing from more
+    torch.set_num_threads(1)  # a second one helps little, and much less than nothing beside other programs
     seed_everything(args.seed, workers=True)
     train_set, held_out_set = map(TensorDataset, folder_pictures(args.data) if args.data else moon_patches())
     sampler = RandomSampler(train_set, num_samples=BATCHES_PER_EPOCH * BATCH)
