@@ -140,7 +140,7 @@ class Evaluator:
             The report, the same on every process.
         """
         started = time.perf_counter()
-        with _leaving_no_trace():
+        with _leaving_no_trace(), self.ranks.together("the evaluation"):
             with self._sampling(sampler):
                 blocks = sampler.blocks(num_samples, self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
                 generated = self._extract(blocks, "sampling", show=_SHOWN)
@@ -155,7 +155,7 @@ class Evaluator:
             ValueError: If there are too few images, or they are not what was declared.
         """
         started = time.perf_counter()
-        with _leaving_no_trace():
+        with _leaving_no_trace(), self.ranks.together("the evaluation"):
             blocks = image_set.read(self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
             generated = self._extract(blocks, "reading", show=_SHOWN)
             for family, _, metrics in self._groups():
