@@ -1,6 +1,5 @@
 """The callback that watches a generator: it decides when, and hands over to the evaluator."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from lightning_synthqual.images.sampling import Sampler
 from lightning_synthqual.importing import resolve_object
 from lightning_synthqual.reporting.loggers import write_report
 
-_log = logging.getLogger(__name__)
 _TINY = 16  # images of each kind under fast_dev_run
 
 

@@ -109,16 +109,8 @@ class Evaluator:
             TypeError: If it does not return images.
             ValueError: If the images are not what was declared, or too few are asked for.
         """
-        reference = self._prepared()
         with _leaving_no_trace(), self._sampling(sampler), self.ranks.together("a first try of the sampler"):
-            for family, extractor, metrics in self._groups():
-                self._check_count(num_samples, "`num_samples`", family, metrics)
-                columns = self._embedding(reference.features, extractor).shape[1]
-                if family.wants_more_rows_than_columns and min(num_samples, reference.count) < columns:
-                    self._warn(
-                        f"{_names(metrics)}: {num_samples} generated and {reference.count} real images are fewer than "
-                        f"the {columns} features, so the value is biased upwards. Compare it only at equal numbers."
-                    )
+            self._check_generated(num_samples, "`num_samples`")
             images, seen = sampler.draw(0, range(_TRIED))
             self._warn(seen.check(self.settings.image_range, "the generator", "image_range"))
             self._compare_sizes(list(images.shape[2:]))
@@ -158,8 +150,7 @@ class Evaluator:
         with _leaving_no_trace(), self.ranks.together("the evaluation"):
             blocks = image_set.read(self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
             generated = self._extract(blocks, "reading", show=_SHOWN)
-            for family, _, metrics in self._groups():
-                self._check_count(generated.count, f"`{image_set.role}`", family, metrics)
+            self._check_generated(generated.count, f"`{image_set.role}`")
             self._warn(generated.seen.check(self.settings.image_range, f"`{image_set.role}`", "image_range"))
             if generated.size:
                 self._compare_sizes(generated.size)
@@ -276,6 +267,18 @@ class Evaluator:
         least = family.min_rows(self._options(family))
         if count < least:
             raise ValueError(f"{_names(metrics)} needs at least {least} images, but {what} has {count}. Give more.")
+
+    def _check_generated(self, count: int, what: str) -> None:
+        """Raise if the generated images are too few, and warn if they are few enough to bias a metric."""
+        reference = self._prepared()
+        for family, extractor, metrics in self._groups():
+            self._check_count(count, what, family, metrics)
+            columns = self._embedding(reference.features, extractor).shape[1]
+            if family.wants_more_rows_than_columns and min(count, reference.count) < columns:
+                self._warn(
+                    f"{_names(metrics)}: {count} generated or {reference.count} real images are fewer than the "
+                    f"{columns} features, so the value is biased upwards. Compare it only at equal numbers."
+                )
 
     def _compare_sizes(self, generated: list[int]) -> None:
         real = self._prepared().protocol["size"]

@@ -69,10 +69,6 @@ class Labelled(Dataset):
         return self.images[index], index % 3
 
 
-def pytest_configure(config):
-    torch.set_num_threads(2)
-
-
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.rand(61, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1

@@ -2,12 +2,15 @@ import csv
 import json
 import pickle
 import random
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import QualityMonitor, Report, evaluate
@@ -409,6 +412,23 @@ def test_an_empty_folder_is_an_error(tiny_gan, monitor, trainer, loader, tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no pictures"):
         trainer(monitor(real=tmp_path / "empty")).fit(tiny_gan(), loader)
+
+
+def test_a_folder_with_too_few_pictures_is_an_error(tiny_gan, monitor, trainer, loader, tmp_path):
+    for i in range(2):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match="at least 3 images, but `real` has 2"):
+        trainer(monitor(real=tmp_path)).fit(tiny_gan(), loader)
+
+
+def test_sampler_and_model_by_import_path(tiny_gan, monitor, trainer, loader, monkeypatch):
+    module = ModuleType("users_code")
+    module.sampler = lambda network, n, generator: network(torch.randn(n, 4, generator=generator))
+    module.model = average_weights
+    monkeypatch.setitem(sys.modules, "users_code", module)
+    quality = monitor(sampler="users_code.sampler", model="users_code:model")
+    trainer(quality, max_epochs=1).fit(tiny_gan(), loader)
+    assert quality.reports[0].protocol["sampling"]["kind"] == "sampler"
 
 
 def test_a_module_that_cannot_be_sampled_is_an_error(tiny_gan, monitor, trainer, loader):

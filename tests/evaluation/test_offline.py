@@ -110,6 +110,12 @@ def test_nan_features_name_the_row(pictures, tmp_path):
         )
 
 
+def test_fewer_images_than_features_get_a_warning(pictures, tmp_path, caplog):
+    evaluate(*map(TensorDataset, pictures), metrics=METRICS, cache_dir=str(tmp_path))
+    assert "fd_pixels: 37 generated or 41 real images are fewer than the 3072 features" in caplog.text
+    assert "kd_pixels" not in caplog.text
+
+
 def test_too_few_images(pictures, tmp_path):
     real, fake = pictures
     with pytest.raises(ValueError, match="at least 4 images, but `fake` has 3"):
