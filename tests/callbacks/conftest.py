@@ -1,5 +1,6 @@
 import random
 import struct
+import time
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -133,10 +134,9 @@ def trainer(tmp_path):
 def read_wandb():
     """Read the record file of an offline W&B run: LevelDB's log framing behind a header of 7 bytes."""
 
-    def read(folder: Path) -> list:
+    def records_of(path: Path) -> list:
         from wandb.proto import wandb_internal_pb2
 
-        [path] = folder.rglob("*.wandb")
         data, position, pending, records = path.read_bytes(), 7, b"", []
         while position + 7 <= len(data):
             left = 32768 - position % 32768
@@ -149,6 +149,16 @@ def read_wandb():
             if kind in (1, 4):  # a whole record, or its last part
                 records.append(wandb_internal_pb2.Record.FromString(pending))
                 pending = b""
+        return records
+
+    def read(folder: Path) -> list:
+        """Wait for the record of the run's end: the service writes on after `wandb.finish` has returned."""
+        [path] = folder.rglob("*.wandb")
+        for _ in range(300):
+            records = records_of(path)
+            if any(record.HasField("exit") for record in records):
+                break
+            time.sleep(0.1)
         return records
 
     return read
