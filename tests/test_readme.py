@@ -1,14 +1,18 @@
 """The README's code runs, and its commands are the ones that are promised."""
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_synthqual.cli import _parser
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -49,13 +53,25 @@ def surroundings(tmp_path, monkeypatch):
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
     train_set = TensorDataset(torch.rand(64, 3, 8, 8) * 2 - 1)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8))
-    return {"gan": Gan(), "train_set": train_set, "train_loader": DataLoader(train_set, 16), "network": network}
+    trunk = torchvision.models.alexnet()
+    torch.save(nn.Sequential(OrderedDict(features=trunk.features)).state_dict(), tmp_path / "alexnet-owt-7be5be79.pth")
+    monkeypatch.setenv("LIGHTNING_SYNTHQUAL_WEIGHTS", str(tmp_path))
+    generated, nearest = torch.randint(0, 256, (2, 3, 3, 64, 64)).to(torch.uint8)
+    return {
+        "gan": Gan(),
+        "train_set": train_set,
+        "train_loader": DataLoader(train_set, 16),
+        "network": network,
+        "generated": generated,
+        "nearest": nearest,
+    }
 
 
 def test_every_python_block_runs(surroundings, capsys, tmp_path):
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), surroundings)
+    assert surroundings["distances"].shape == (3,)
     assert surroundings["report"].scalars["fd_wavelet"] == pytest.approx(0, abs=1e-6)
     assert "fd_wavelet" in capsys.readouterr().out
     assert len(list(tmp_path.rglob("reports.jsonl"))) == 1
@@ -65,9 +81,16 @@ def test_the_quick_start_is_short():
     assert len([line for line in PYTHON[0].splitlines() if line.strip()]) <= 15
 
 
-def test_there_are_two_commands_and_ci_runs_the_second():
-    assert len(SHELL) == 2
-    assert all(len(block.strip().splitlines()) == 1 for block in SHELL)
+def test_there_are_two_commands_to_set_up_and_ci_runs_the_second():
+    assert all(len(block.strip().splitlines()) == 1 for block in SHELL[:2])
     assert SHELL[0].strip().endswith("examples/lunar_gan.py")
     assert SHELL[1].strip().endswith("&& pytest")
     assert "grep -m 1 '&& pytest$' README.md" in (ROOT / ".ci/run").read_text()
+
+
+def test_the_other_commands_are_ones_that_synthqual_takes():
+    lines = [line.partition("#")[0].split() for block in SHELL[2:] for line in block.strip().splitlines()]
+    assert lines
+    for command, *words in lines:
+        assert command == "synthqual"
+        _parser().parse_args(words)

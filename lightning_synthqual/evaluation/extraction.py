@@ -4,14 +4,17 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_synthqual.distributed import Ranks
-from lightning_synthqual.extractors.base import Extractor
+from lightning_synthqual.extractors.base import EXTRACTION_BATCH, Extractor
 from lightning_synthqual.images.blocks import Block
 from lightning_synthqual.images.pixels import PixelRange
+
+_MOST_WAITING = 4 * EXTRACTION_BATCH  # pictures of many different sizes must not pile up
 
 
 @dataclass(frozen=True)
@@ -42,30 +45,62 @@ class Extracted:
         return self.sizes[0] if len(self.sizes) == 1 else None
 
 
+class _Stack(NamedTuple):
+    """Pictures of one size that wait for the extractors."""
+
+    positions: list[int]
+    images: Tensor
+    digests: Tensor | None
+
+
 @dataclass
 class _Share:
     """What this process has extracted so far."""
 
+    extractors: Mapping[str, Extractor]
+    device: torch.device
     positions: list[int] = field(default_factory=list)
     rows: dict[tuple[str, str], list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     digests: list[Tensor] = field(default_factory=list)
     shown: dict[int, Tensor] = field(default_factory=dict)
     sizes: set[tuple[int, int]] = field(default_factory=set)
     seen: PixelRange = field(default_factory=PixelRange)
+    waiting: dict[tuple[int, int], list[_Stack]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, block: Block, extractors: Mapping[str, Extractor], device: torch.device, digest: bool) -> None:
-        """Put a block through every extractor."""
+    def add(self, block: Block, digest: bool) -> None:
+        """Take a block in; pictures of one size wait until they fill a pass of the extractors."""
         self.seen += block.seen
         digests = block.digests() if digest else None
         for places, images in block.stacks():
-            self.positions += [block.positions[place] for place in places]
-            self.sizes.add((images.shape[2], images.shape[3]))
-            if digests is not None:
-                self.digests.append(digests[places])
-            images = images.to(device)
-            for name, extractor in extractors.items():
-                for output, rows in extractor(images).items():
-                    self.rows[name, output].append(rows)
+            size = (images.shape[2], images.shape[3])
+            self.sizes.add(size)
+            positions = [block.positions[place] for place in places]
+            stack = _Stack(positions, images.to(self.device), digests[places] if digests is not None else None)
+            self.waiting[size].append(stack)
+            if self._count(size) >= EXTRACTION_BATCH:
+                self._extract(size)
+            elif sum(map(self._count, self.waiting)) >= _MOST_WAITING:
+                self._extract(max(self.waiting, key=self._count))
+
+    def finish(self) -> None:
+        """Extract what still waits."""
+        for size in list(self.waiting):
+            self._extract(size)
+
+    def _count(self, size: tuple[int, int]) -> int:
+        return sum(len(stack.positions) for stack in self.waiting[size])
+
+    def _extract(self, size: tuple[int, int]) -> None:
+        """Put the waiting pictures of a size through every extractor."""
+        stacks = self.waiting.pop(size)
+        images = torch.cat([stack.images for stack in stacks])
+        for stack in stacks:
+            self.positions += stack.positions
+            if stack.digests is not None:
+                self.digests.append(stack.digests)
+        for name, extractor in self.extractors.items():
+            for output, rows in extractor(images).items():
+                self.rows[name, output].append(rows)
 
     def show(self, block: Block, count: int) -> None:
         """Keep those of the first ``count`` images that are in the block."""
@@ -98,16 +133,18 @@ def extract(
     Returns:
         The features of all processes.
     """
-    share, seconds = _Share(), {stage: 0.0, "extraction": 0.0}
+    share, seconds = _Share(extractors, device), {stage: 0.0, "extraction": 0.0}
     with ranks.together(stage):
         started = time.perf_counter()
         for block in blocks:
             drawn = time.perf_counter()
-            share.add(block, extractors, device, digest)
+            share.add(block, digest)
             share.show(block, show)
             seconds[stage] += drawn - started
             started = time.perf_counter()
             seconds["extraction"] += started - drawn
+        share.finish()
+        seconds["extraction"] += time.perf_counter() - started
         facts = {
             "count": len(share.positions),
             "seen": asdict(share.seen) if share.seen.count else None,

@@ -1,10 +1,10 @@
 """What to measure and how, checked when it is stated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lightning_synthqual.extractors.registry import CATALOGUE
+from lightning_synthqual.extractors.registry import CATALOGUE, open_clip_names
 from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.metrics.names import Metric, complete_options, resolve
 
@@ -50,7 +50,7 @@ class Settings:
         object.__setattr__(self, "size", _size(self.image_size))
         extractors = dict(self.extractors or {})
         object.__setattr__(self, "extractors", extractors)
-        object.__setattr__(self, "resolved", resolve(self.metrics, dict.fromkeys([*CATALOGUE, *extractors])))
+        object.__setattr__(self, "resolved", _resolve(self.metrics, dict.fromkeys([*CATALOGUE, *extractors])))
         object.__setattr__(self, "all_options", complete_options(self.options))
 
     @property
@@ -82,6 +82,18 @@ class Settings:
             seed=self.seed,
             cache_key=self.cache_key,
         )
+
+
+def _resolve(metrics: Iterable[str], extractors: Iterable[str]) -> tuple[Metric, ...]:
+    """Look metrics up; open_clip, which takes seconds to import, is asked for its names only if all others fail."""
+    try:
+        return resolve(metrics, extractors)
+    except ValueError as error:
+        unknown = error
+    try:
+        return resolve(metrics, [*extractors, *open_clip_names()])
+    except ValueError:
+        raise unknown from None
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:

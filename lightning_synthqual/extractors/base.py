@@ -2,13 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+EXTRACTION_BATCH = 64  # pictures a forward pass takes at most, whatever the sampler's batches are
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,14 +25,15 @@ class Identity:
         weights: SHA-256 of the weights, or ``"none"``.
         preprocessing: What happens between the uint8 pixels and the network, in words.
         precision: Floating point format of the forward pass.
-        origin: ``"published"``, ``"custom"`` or ``"none"``: whose weights they are.
+        origin: Whose weights they are: ``"published"``, ``"custom"``, ``"unverified"`` (they bear the published name,
+            but no hash is published to hold them against) or ``"none"``. It takes no part in comparisons.
     """
 
     name: str
     weights: str
     preprocessing: str
     precision: str = "float32"
-    origin: str = "none"
+    origin: str = field(default="none", compare=False)
 
     def describe(self) -> dict[str, str]:
         """The fields as a report's protocol states them."""
@@ -40,8 +46,9 @@ class Identity:
 
     @property
     def key(self) -> str:
-        """Hex digest that changes with every field."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Hex digest that changes with whatever changes the features."""
+        fields = {name: value for name, value in asdict(self).items() if name != "origin"}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,64 @@ class Features:
     outputs: Mapping[str, Tensor]
 
 
-class Extractor:
-    """A frozen network that turns pictures into float32 features, whatever precision the trainer uses.
+class Frozen:
+    """A network that is only ever evaluated, in its own precision whatever the trainer's, in batches that fit.
+
+    Args:
+        network: The module; it is put into eval mode and its parameters take no gradients.
+        identity: What the network is.
+    """
+
+    def __init__(self, network: nn.Module, identity: Identity) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.identity = identity
+        self._batch_size = EXTRACTION_BATCH
+
+    def to(self: "_Frozen", device: torch.device | str) -> "_Frozen":
+        """Move the network."""
+        self.network.to(device)
+        return self
+
+    def with_precision(self: "_Frozen", precision: str) -> "_Frozen":
+        """Choose ``"float32"`` or ``"bfloat16"`` (autocast) for the forward pass; the identity says which."""
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"`precision` must be 'float32' or 'bfloat16', but got {precision!r}.")
+        self.identity = replace(self.identity, precision=precision)
+        return self
+
+    def _in_batches(self, *images: Tensor) -> list[Any]:
+        """The network's results for batches of the images; batches are halved when the device runs out of memory."""
+
+        def forward(batch_size: int) -> list[Any]:
+            return [self.network(*batch) for batch in zip(*(stack.split(batch_size) for stack in images), strict=True)]
+
+        half = self.identity.precision == "bfloat16"
+        device = images[0].device.type
+        with torch.no_grad(), _no_tf32(), torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+            results, self._batch_size = _halving(forward, self._batch_size, len(images[0]), self.identity.name)
+        return results
+
+
+_Frozen = TypeVar("_Frozen", bound=Frozen)
+
+
+def _halving(forward: Callable[[int], _T], batch_size: int, count: int, name: str) -> tuple[_T, int]:
+    """Call with a batch size that fits into the device's memory; return it with the result."""
+    while True:
+        try:
+            return forward(batch_size), batch_size
+        except torch.OutOfMemoryError:
+            smaller = min(batch_size, count) // 2
+            if smaller == 0:
+                raise
+        # Past the handler, so that the failed pass's tensors are freed with its traceback.
+        _log.warning("The device has no memory for %s at %d images a pass; trying %d.", name, batch_size, smaller)
+        torch.cuda.empty_cache()
+        batch_size = smaller
+
+
+class Extractor(Frozen):
+    """A frozen network that turns pictures into float32 features.
 
     Args:
         network: Module from uint8 (N, 3, H, W) to a tensor (N, D), or to a dict of such.
@@ -67,21 +130,8 @@ class Extractor:
     """
 
     def __init__(self, network: nn.Module, identity: Identity, embedding: str = "features") -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.identity = identity
+        super().__init__(network, identity)
         self.embedding = embedding
-
-    def to(self, device: torch.device | str) -> "Extractor":
-        """Move the network."""
-        self.network.to(device)
-        return self
-
-    def with_precision(self, precision: str) -> "Extractor":
-        """Choose ``"float32"`` or ``"bfloat16"`` (autocast) for the forward pass; the identity says which."""
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"`precision` must be 'float32' or 'bfloat16', but got {precision!r}.")
-        self.identity = replace(self.identity, precision=precision)
-        return self
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Extract features.
@@ -100,11 +150,14 @@ class Extractor:
             raise TypeError(f"Extractors take uint8 images, but got {images.dtype}. Quantise them first.")
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"Extractors take images of shape (N, 3, H, W), but got {tuple(images.shape)}.")
-        half = self.identity.precision == "bfloat16"
-        with torch.no_grad(), _no_tf32(), torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
-            result = self.network(images)
-        outputs = result if isinstance(result, dict) else {self.embedding: result}
-        return {name: self._checked(name, output, len(images)) for name, output in outputs.items()}
+        results = self._in_batches(images)
+        batches = [result if isinstance(result, dict) else {self.embedding: result} for result in results]
+        sizes = [len(batch) for batch in images.split(self._batch_size)]
+        checked = [
+            {name: self._checked(name, output, size) for name, output in batch.items()}
+            for batch, size in zip(batches, sizes, strict=True)
+        ]
+        return {name: torch.cat([batch[name] for batch in checked]) for name in checked[0]}
 
     def _checked(self, name: str, output: Tensor, count: int) -> Tensor:
         if not isinstance(output, Tensor):

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import resize
 
 from lightning_synthqual.extractors.base import Extractor, Identity
+from lightning_synthqual.extractors.resize import pillow
 from lightning_synthqual.extractors.weights import sha256_of_state
 from lightning_synthqual.importing import resolve_object
 
@@ -18,11 +18,11 @@ _KEYS = ("network", "input_size", "input_range", "mean", "std")
 
 
 class Preprocessed(nn.Module):
-    """A network behind its preprocessing: resize (on uint8), scale to ``input_range``, normalise.
+    """A network behind its preprocessing: resize (Pillow's bicubic on uint8), scale to ``input_range``, normalise.
 
     Args:
         network: From what it declares to want to (N, D), or to a dict of such.
-        input_size: (height, width) to resize to by antialiased bicubic interpolation, or ``None``.
+        input_size: (height, width) to resize to, or ``None``.
         input_range: What 0 and 255 become, or ``None``: the network takes uint8.
         mean: Subtracted per channel after scaling.
         std: Divided by per channel after that.
@@ -49,12 +49,26 @@ class Preprocessed(nn.Module):
     def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
         """uint8 (N, 3, H, W) to the network's features."""
         if self.input_size is not None:
-            images = resize(images, list(self.input_size), interpolation=3, antialias=True)  # 3: bicubic
+            images = pillow(images, self.input_size)
         x = images
         if self.input_range is not None:
             low, high = self.input_range
             x = (images.float() / 255.0 * (high - low) + low - self.mean) / self.std
-        features: Tensor | dict[str, Tensor] = self.network(x)
+        try:
+            features: Tensor | dict[str, Tensor] = self.network(x)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            given = (
+                "uint8 images, since no `input_range` is declared; declare one, e.g. (0.0, 1.0), if it takes floats"
+                if self.input_range is None
+                else f"float images in {self.input_range}, as declared; leave `input_range` out if it takes uint8"
+            )
+            raise RuntimeError(
+                f"The extractor network {type(self.network).__name__} failed on images of shape {tuple(x.shape)} "
+                f"({type(error).__name__}: {error}). It was given {given}. Declare `input_size` if it wants another "
+                "size."
+            ) from error
         return features
 
 

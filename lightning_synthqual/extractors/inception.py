@@ -1,25 +1,43 @@
-"""The FID network: Inception v3 of 2015-12-05 as ported by torch-fidelity."""
+"""The FID network: Inception v3 of 2015-12-05 as ported by torch-fidelity, behind one of three resize protocols."""
 
 import io
-import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from lightning_synthqual.extractors.base import Extractor, Identity
+from lightning_synthqual.extractors.resize import Size, antialiased_bilinear, pillow_float, tensorflow1_bilinear
 from lightning_synthqual.extractors.weights import (
     PublishedWeights,
+    Requirement,
     find_weights,
     load_state,
     read_state_dict,
-    sha256_of_file,
+    requirement,
+    warn_of_custom_weights,
 )
 
-_log = logging.getLogger(__name__)
 PUBLISHED = PublishedWeights("inception", "weights-inception-2015-12-05-6726825d.pth", URL_INCEPTION_V3, "6726825d")
+_SIDE = 299
+
+
+class Protocol(NamedTuple):
+    """How pictures come to 299 pixels."""
+
+    resize: Callable[[Tensor, Size], Tensor]
+    words: str
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "inception": Protocol(tensorflow1_bilinear, "TensorFlow 1 bilinear to 299"),
+    "inception_antialias": Protocol(antialiased_bilinear, "antialiased bilinear to 299, as torchmetrics 1.8"),
+    "inception_clean": Protocol(pillow_float, "Pillow's bicubic on floats to 299, clamped, as clean-fid"),
+}
 
 
 class _Architecture(FeatureExtractorInceptionV3):
@@ -38,40 +56,56 @@ class _Architecture(FeatureExtractorInceptionV3):
 
 
 class InceptionNetwork(nn.Module):
-    """uint8 (N, 3, H, W) to ``pool`` (N, 2048) and ``logits`` (N, 1008, without bias)."""
+    """uint8 (N, 3, H, W) to ``pool`` (N, 2048) and ``logits`` (N, 1008, without bias).
 
-    def __init__(self) -> None:
+    Args:
+        resize: Brings the pictures to 299 x 299 floats in [0, 255].
+    """
+
+    def __init__(self, resize: Callable[[Tensor, Size], Tensor] = tensorflow1_bilinear) -> None:
         super().__init__()
+        self.resize = resize
         self.trunk = _Architecture()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Resize to 299 as TensorFlow 1 did, scale by (x - 128) / 128, and run the network."""
-        pool, logits = self.trunk(images)
-        return {"pool": pool, "logits": logits}
+        """Resize, scale by (x - 128) / 128, and run the network."""
+        x = (self.resize(images, (_SIDE, _SIDE)) - 128) / 128
+        x = x.contiguous(memory_format=torch.channels_last)
+        for name, layer in self.trunk.named_children():
+            if name == "fc":
+                break
+            x = layer(x)
+        pool = x.flatten(start_dim=1)
+        return {"pool": pool, "logits": pool @ self.trunk.fc.weight.T}
+
+    def accelerate(self) -> None:
+        """Fold each BatchNorm into the convolution before it and lay weights out channels last: rounding apart, same.
+
+        Afterwards the state dict is no longer the published one.
+        """
+        for part in self.trunk.modules():
+            if isinstance(getattr(part, "bn", None), nn.BatchNorm2d):
+                part.conv, part.bn = fuse_conv_bn_eval(part.conv.eval(), part.bn.eval()), nn.Identity()
+        self.trunk.to(memory_format=torch.channels_last)
 
 
-def build(weights: str | None = None, weights_dir: str | None = None) -> Extractor:
-    """The ``inception`` extractor.
+def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
+    """The weights file and where it lies."""
+    return [requirement(PUBLISHED, weights_dir)]
+
+
+def build(name: str, weights: str | Path | None = None, weights_dir: str | Path | None = None) -> Extractor:
+    """``inception`` (the published protocol), ``inception_antialias`` or ``inception_clean``.
 
     Raises:
         FileNotFoundError: If the weights are missing and cannot be downloaded.
         ValueError: If the weights file is damaged or belongs to another network.
     """
-    path = find_weights(PUBLISHED, weights, weights_dir)
-    network = InceptionNetwork()
-    load_state(network.trunk, read_state_dict(path), path)
-    digest = sha256_of_file(path)
-    published = digest.startswith(PUBLISHED.sha256_prefix)
-    if not published:
-        _log.warning(
-            "`inception` uses the weights of `%s`, which are not the published FID weights: "
-            "`fid` and `kid` are not comparable with published numbers.",
-            path,
-        )
-    identity = Identity(
-        "inception",
-        weights=digest,
-        preprocessing="TensorFlow 1 bilinear to 299, (x - 128) / 128",
-        origin="published" if published else "custom",
-    )
-    return Extractor(network, identity, embedding="pool")
+    file = find_weights(PUBLISHED, weights, weights_dir)
+    protocol = PROTOCOLS[name]
+    network = InceptionNetwork(protocol.resize)
+    load_state(network.trunk, read_state_dict(file.path), file.path)
+    network.accelerate()
+    warn_of_custom_weights(name, file, "its scores are not comparable with published numbers")
+    preprocessing = f"{protocol.words}, (x - 128) / 128"
+    return Extractor(network, Identity(name, file.sha256, preprocessing, origin=file.origin), embedding="pool")

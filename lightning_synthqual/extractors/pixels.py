@@ -1,9 +1,12 @@
 """Small box-downsampled pictures as features: weight-free, and blind to everything but coarse layout and colour."""
 
+from pathlib import Path
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_synthqual.extractors.base import Extractor, Identity
+from lightning_synthqual.extractors.weights import Requirement
 
 _SIDE = 32
 
@@ -18,7 +21,12 @@ class SmallPixels(nn.Module):
         return F.adaptive_avg_pool2d(images.float(), (_SIDE, _SIDE)).flatten(start_dim=1) / 127.5 - 1.0
 
 
-def build(weights: str | None = None, weights_dir: str | None = None) -> Extractor:
+def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
+    """Nothing."""
+    return []
+
+
+def build(name: str, weights: str | Path | None = None, weights_dir: str | Path | None = None) -> Extractor:
     """The ``pixels`` extractor, which has no weights.
 
     Raises:

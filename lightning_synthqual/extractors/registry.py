@@ -1,37 +1,66 @@
-"""The catalogue of extractors; each is imported when it is first asked for."""
+"""The catalogue of extractors and pair networks; each is imported when it is first asked for."""
 
 import importlib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
 
 from lightning_synthqual.extractors.base import Extractor
+from lightning_synthqual.extractors.pairs import PairNetwork
+from lightning_synthqual.extractors.weights import Requirement
 
 Precision = Literal["float32", "bfloat16"]
 
 CATALOGUE: dict[str, str] = {
-    "inception": "lightning_synthqual.extractors.inception",
-    "pixels": "lightning_synthqual.extractors.pixels",
-    "wavelet": "lightning_synthqual.extractors.wavelet",
+    "inception": "inception",
+    "inception_antialias": "inception",
+    "inception_clean": "inception",
+    "clip": "clip",
+    "clip_vitl14": "clip",
+    "clip_vitb16": "clip",
+    "clip_vitb32": "clip",
+    "dinov2": "dinov2",
+    "dinov2_vitb14": "dinov2",
+    "dinov2_vits14": "dinov2",
+    "dreamsim": "dreamsim",
+    "dreamsim_dino_vitb16": "dreamsim",
+    "dreamsim_dinov2_vitb14": "dreamsim",
+    "dreamsim_clip_vitb32": "dreamsim",
+    "dreamsim_open_clip_vitb32": "dreamsim",
+    "vgg16": "vgg16",
+    "wavelet": "wavelet",
+    "pixels": "pixels",
+}
+PAIRS: dict[str, str] = {
+    "lpips_alex": "lpips",
+    "lpips_vgg": "lpips",
+    "dreamsim": "dreamsim",
+    "dreamsim_dino_vitb16": "dreamsim",
+    "dreamsim_dinov2_vitb14": "dreamsim",
+    "dreamsim_clip_vitb32": "dreamsim",
+    "dreamsim_open_clip_vitb32": "dreamsim",
 }
 
 
 def load(
     name: str,
     *,
-    weights: str | None = None,
-    weights_dir: str | None = None,
+    weights: str | Path | None = None,
+    weights_dir: str | Path | None = None,
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
 ) -> Extractor:
     """Load an extractor by its catalogue name.
 
     Args:
-        name: ``"inception"``, ``"pixels"`` or ``"wavelet"``.
-        weights: A weights file of the user's.
-        weights_dir: A folder of weights files by their published names.
+        name: A name of the catalogue, such as ``"inception"``, ``"clip"`` or ``"dinov2"``, or any of open_clip's:
+            ``"<architecture>"`` or ``"<architecture>:<tag>"``.
+        weights: A weights file of the user's (for DreamSim a folder).
+        weights_dir: A folder of weights files by their published names, into which missing ones are downloaded.
         device: Where to put the network.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast; it is part of the identity.
 
@@ -47,20 +76,41 @@ def load(
         >>> load("wavelet")(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))["features"].shape
         torch.Size([2, 216])
     """
-    if name not in CATALOGUE:
-        nearest = get_close_matches(name, CATALOGUE, n=1, cutoff=0.0)[0]
-        raise ValueError(f"Unknown extractor {name!r}; did you mean {nearest!r}? Known: {', '.join(CATALOGUE)}.")
-    builder = importlib.import_module(CATALOGUE[name]).build
-    extractor: Extractor = builder(weights, weights_dir)
+    extractor: Extractor = _extractor_module(name).build(name, weights, weights_dir)
     return extractor.with_precision(precision).to(device)
 
 
-def load_configured(name: str, spec: Any, weights_dir: str | None, device: torch.device | str) -> Extractor:
+def load_pair(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+) -> PairNetwork:
+    """Load a pair network: ``pair(images, images) -> (N,)`` distances.
+
+    Args:
+        name: ``"lpips_alex"``, ``"lpips_vgg"``, ``"dreamsim"`` or a single-network variant of the latter.
+        weights: A weights file of the user's (for DreamSim a folder).
+        weights_dir: A folder of weights files by their published names, into which missing ones are downloaded.
+        device: Where to put the network.
+        precision: ``"float32"``, or ``"bfloat16"`` for autocast; it is part of the identity.
+
+    Raises:
+        ValueError: For an unknown name or precision, or weights that do not fit.
+        FileNotFoundError: If the weights are missing and cannot be downloaded.
+    """
+    pair: PairNetwork = _module(_look_up(name, PAIRS, "pair network")).build_pair(name, weights, weights_dir)
+    return pair.with_precision(precision).to(device)
+
+
+def load_configured(name: str, spec: Any, weights_dir: str | Path | None, device: torch.device | str) -> Extractor:
     """Load the extractor ``name`` as ``extractors={name: spec}`` configures it.
 
     Args:
-        name: A catalogue name, or the user's.
-        spec: For a catalogue name ``None`` or a dict with ``weights`` and ``precision``; otherwise the user's network.
+        name: A catalogue name, open_clip's, or the user's.
+        spec: For a known name ``None`` or a dict with ``weights`` and ``precision``; otherwise the user's network.
         weights_dir: A folder of weights files by their published names.
         device: Where to put the network.
 
@@ -68,7 +118,8 @@ def load_configured(name: str, spec: Any, weights_dir: str | None, device: torch
         TypeError: If ``spec`` is of the wrong kind.
         ValueError: If ``spec`` has unknown keys.
     """
-    if name not in CATALOGUE:
+    configures = spec is None or (isinstance(spec, Mapping) and not spec.keys() - {"weights", "precision"})
+    if name not in CATALOGUE and not configures:
         from lightning_synthqual.extractors import custom
 
         return custom.build(name, spec).to(device)
@@ -81,3 +132,37 @@ def load_configured(name: str, spec: Any, weights_dir: str | None, device: torch
     if unknown:
         raise ValueError(f"`extractors[{name!r}]` takes 'weights' and 'precision', but got {unknown}.")
     return load(name, weights_dir=weights_dir, device=device, **(spec or {}))
+
+
+def open_clip_names() -> list[str]:
+    """The names that ``load`` takes beyond the catalogue; importing open_clip takes seconds."""
+    names: list[str] = _module("clip").names()
+    return names
+
+
+def required_weights(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
+    """The weights files of an extractor or pair network and where they lie, if they do.
+
+    Raises:
+        ValueError: For an unknown name.
+    """
+    module = _module(PAIRS[name]) if name in PAIRS else _extractor_module(name)
+    requirements: list[Requirement] = module.required(name, weights_dir)
+    return requirements
+
+
+def _extractor_module(name: str) -> ModuleType:
+    if name not in CATALOGUE and name.partition(":")[0] in open_clip_names():
+        return _module("clip")
+    return _module(_look_up(name, CATALOGUE, "extractor"))
+
+
+def _look_up(name: str, catalogue: dict[str, str], kind: str) -> str:
+    if name not in catalogue:
+        nearest = get_close_matches(name, catalogue, n=1, cutoff=0.0)[0]
+        raise ValueError(f"Unknown {kind} {name!r}; did you mean {nearest!r}? Known: {', '.join(catalogue)}.")
+    return catalogue[name]
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"lightning_synthqual.extractors.{name}")

@@ -1,10 +1,13 @@
 """Haar wavelet-packet statistics: weight-free features that assume nothing about what the pictures show."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_synthqual.extractors.base import Extractor, Identity
+from lightning_synthqual.extractors.weights import Requirement
 
 _LUMA_LEVELS, _CHROMA_LEVELS = 3, 1
 _FLOOR = 0.5 / 127.5  # half a grey level: the amplitude that a constant sub-band is taken to have
@@ -50,7 +53,12 @@ def haar(x: Tensor) -> Tensor:
     return torch.cat([a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d], dim=1) / 4
 
 
-def build(weights: str | None = None, weights_dir: str | None = None) -> Extractor:
+def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
+    """Nothing."""
+    return []
+
+
+def build(name: str, weights: str | Path | None = None, weights_dir: str | Path | None = None) -> Extractor:
     """The ``wavelet`` extractor, which has no weights.
 
     Raises:

@@ -1,6 +1,8 @@
+import json
 from dataclasses import replace
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -129,6 +131,25 @@ def test_features_of_unlike_identity_are_never_compared(pictures, tmp_path):
     extractor.identity = replace(extractor.identity, preprocessing="another")
     with pytest.raises(ValueError, match="cannot be compared"):
         evaluator.evaluate_images(ImageSet(TensorDataset(pictures[1]), "fake"))
+
+
+def test_any_model_of_open_clip_may_be_named(pictures, tmp_path):
+    vision = {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8}
+    text = {"context_length": 4, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1}
+    (tmp_path / "Smallest.json").write_text(json.dumps({"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(tmp_path / "Smallest.json")
+    torch.save(open_clip.create_model("Smallest").state_dict(), tmp_path / "weights.pth")
+    report = evaluate(
+        *map(TensorDataset, pictures),
+        metrics=["fd_Smallest", "kd_Smallest"],
+        extractors={"Smallest": {"weights": str(tmp_path / "weights.pth")}},
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert list(report.scalars) == ["fd_Smallest", "kd_Smallest", "kd_Smallest_std"]
+    protocol = report.protocol["extractors"]["Smallest"]
+    assert protocol["weights"] == "custom"
+    assert protocol["precision"] == "float32"
+    assert "Smallest, Pillow's bicubic to 16x16" in protocol["preprocessing"]
 
 
 def test_a_network_whose_features_depend_on_the_size(tmp_path):

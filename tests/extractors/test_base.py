@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_synthqual.extractors import Extractor, Identity
+from lightning_synthqual.extractors.base import EXTRACTION_BATCH
 
 Pictures = Callable[..., Tensor]
 IDENTITY = Identity("mine", weights="none", preprocessing="nothing")
@@ -34,12 +35,17 @@ def extract(function: Callable[[Tensor], Any], images: Tensor) -> dict[str, Tens
         {"weights": "abc"},
         {"preprocessing": "resize"},
         {"precision": "bfloat16"},
-        {"origin": "custom"},
     ],
 )
-def test_the_key_changes_with_every_field(change: dict[str, str]) -> None:
+def test_the_key_changes_with_whatever_changes_features(change: dict[str, str]) -> None:
     assert replace(IDENTITY, **change).key != IDENTITY.key
+    assert replace(IDENTITY, **change) != IDENTITY
     assert replace(IDENTITY).key == IDENTITY.key
+
+
+def test_the_same_weights_from_elsewhere_make_the_same_features() -> None:
+    assert replace(IDENTITY, origin="unverified") == replace(IDENTITY, origin="published")
+    assert replace(IDENTITY, origin="unverified").key == IDENTITY.key
 
 
 def test_an_identity_describes_itself() -> None:
@@ -196,3 +202,41 @@ def test_the_newer_precision_settings_are_respected(pictures: Pictures, place: s
     assert "tf32" in before
     assert set(seen[0]) <= {"ieee", "none"}
     assert newer() == before
+
+
+class RunsOutOfMemory(nn.Module):
+    """Has memory for three images at a time."""
+
+    def __init__(self, room: int = 3) -> None:
+        super().__init__()
+        self.room = room
+        self.asked: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked.append(len(images))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images.flatten(1).float()
+
+
+def test_batches_are_halved_until_they_fit_and_stay_so(pictures: Pictures, caplog: pytest.LogCaptureFixture) -> None:
+    network = RunsOutOfMemory()
+    extractor = Extractor(network, IDENTITY)
+    images = pictures(10, 2, 2)
+    assert torch.equal(extractor(images)["features"], images.flatten(1).float())
+    assert network.asked == [10, 5, 2, 2, 2, 2, 2]
+    assert [record.args[2] for record in caplog.records] == [5, 2]
+    network.asked.clear()
+    assert len(extractor(images[:5])["features"]) == 5
+    assert network.asked == [2, 2, 1]
+
+
+def test_without_memory_for_one_image_the_error_stays(pictures: Pictures) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        Extractor(RunsOutOfMemory(room=0), IDENTITY)(pictures(4, 2, 2))
+
+
+def test_a_pass_takes_no_more_than_a_fixed_number_of_images(pictures: Pictures) -> None:
+    network = RunsOutOfMemory(room=1000)
+    assert len(Extractor(network, IDENTITY)(pictures(150, 2, 2))["features"]) == 150
+    assert network.asked == [EXTRACTION_BATCH, EXTRACTION_BATCH, 150 - 2 * EXTRACTION_BATCH]

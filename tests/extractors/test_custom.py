@@ -3,11 +3,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 
 from lightning_synthqual.extractors.custom import build
 
@@ -73,7 +73,8 @@ def test_mean_and_std_are_taken_after_the_range(pictures: Pictures) -> None:
 def test_a_size_is_resized_to_on_uint8(pictures: Pictures, size: Any, meant: list[int]) -> None:
     images = pictures(2, 12, 15)
     found = build("mine", {"network": Sees(), "input_size": size})(images)["features"]
-    expected = resize(images, meant, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    pillows = [Image.fromarray(image.permute(1, 2, 0).numpy()).resize(meant[::-1], 3) for image in images]  # 3: bicubic
+    expected = torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pillows])
     assert torch.equal(found, expected.flatten(1).float())
 
 
@@ -166,3 +167,40 @@ def test_a_network_may_name_several_outputs(pictures: Pictures) -> None:
             return {"features": images[:, 0, 0], "logits": images[:, 1, 0]}
 
     assert list(build("mine", Two())(pictures(2, 3, 3))) == ["features", "logits"]
+
+
+class WantsFloats(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 2, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.convolution(images).flatten(1)
+
+
+class WantsBytes(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            raise TypeError("bytes, please")
+        return images.flatten(1).float()
+
+
+def test_bytes_where_floats_are_wanted_say_what_to_declare(pictures: Pictures) -> None:
+    with pytest.raises(RuntimeError, match=r"WantsFloats failed on images of shape \(2, 3, 4, 5\) .*`input_range`"):
+        build("mine", WantsFloats())(pictures(2, 4, 5))
+    spec = {"network": WantsFloats(), "input_range": (0.0, 1.0)}
+    assert build("mine", spec)(pictures(2, 4, 5))["features"].shape == (2, 12)
+
+
+def test_floats_where_bytes_are_wanted_say_what_to_declare(pictures: Pictures) -> None:
+    spec = {"network": WantsBytes(), "input_range": (0.0, 1.0)}
+    with pytest.raises(RuntimeError, match=r"given float images in \(0.0, 1.0\), as declared; leave `input_range` out"):
+        build("mine", spec)(pictures(2, 4, 5))
+    assert build("mine", WantsBytes())(pictures(2, 4, 5))["features"].shape == (2, 60)
+
+
+def test_images_of_one_pixel_say_that_a_size_can_be_declared(pictures: Pictures) -> None:
+    spec = {"network": WantsFloats(), "input_range": (0.0, 1.0)}
+    with pytest.raises(RuntimeError, match="Declare `input_size` if it wants another size"):
+        build("mine", spec)(pictures(2, 1, 1))
+    assert build("mine", {**spec, "input_size": 4})(pictures(2, 1, 1))["features"].shape == (2, 8)

@@ -1,20 +1,26 @@
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from PIL import Image
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torchmetrics.image.fid import NoTrainInceptionV3
 
-from lightning_synthqual.extractors import Extractor, load
+from lightning_synthqual.extractors import Extractor, inception, load
 from lightning_synthqual.extractors.inception import PUBLISHED
+from lightning_synthqual.extractors.registry import CATALOGUE
 from lightning_synthqual.extractors.weights import DIRECTORY_VARIABLE, sha256_of_file
+from lightning_synthqual.metrics.names import resolve
 
+BICUBIC = Image.Resampling.BICUBIC
 Pictures = Callable[..., Tensor]
+Relative = Callable[[Tensor, Tensor], float]
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +38,13 @@ def outputs(extractor: Extractor, pictures: Pictures) -> dict[str, Tensor]:
     return extractor(pictures(1, 20, 20))
 
 
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def download(*_: Any, **__: Any) -> None:
-        raise URLError("Name or service not known")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
-
-
-@pytest.mark.parametrize("size", [(17, 23), (32, 32), (299, 299)])
+@pytest.mark.parametrize("size", [(17, 23), (32, 32), (64, 64), (299, 299), (320, 256), (1, 1)])
 def test_features_are_those_of_torch_fidelity(
-    extractor: Extractor, reference: FeatureExtractorInceptionV3, pictures: Pictures, size: tuple[int, int]
+    extractor: Extractor,
+    reference: FeatureExtractorInceptionV3,
+    pictures: Pictures,
+    relative: Relative,
+    size: tuple[int, int],
 ) -> None:
     images = pictures(2, *size)
     pool, logits = reference(images)
@@ -56,7 +52,65 @@ def test_features_are_those_of_torch_fidelity(
     assert list(outputs) == ["pool", "logits"]
     assert relative(outputs["pool"], pool) < 1e-5
     assert relative(outputs["logits"], logits) < 1e-5
-    assert relative(pool[:1], pool[1:]) > 0.01
+    assert relative(pool[:1], pool[1:]) > 0.005
+
+
+@pytest.mark.parametrize("size", [(32, 32), (320, 256)])
+def test_antialiased_features_are_those_of_torchmetrics(
+    inception_weights: Path, pictures: Pictures, relative: Relative, size: tuple[int, int]
+) -> None:
+    theirs = NoTrainInceptionV3("theirs", ["2048", "logits_unbiased"], str(inception_weights))
+    images = pictures(2, *size)
+    pool, logits = theirs._torch_fidelity_forward(images)
+    extractor = load("inception_antialias", weights=str(inception_weights))
+    outputs = extractor(images)
+    assert relative(outputs["pool"], pool) < 1e-5
+    assert relative(outputs["logits"], logits) < 1e-5
+    assert relative(load("inception", weights=str(inception_weights))(images)["pool"], pool) > 1e-3
+
+
+def test_clean_features_are_those_of_pillows_floats(
+    inception_weights: Path, reference: FeatureExtractorInceptionV3, pictures: Pictures, relative: Relative
+) -> None:
+    images = pictures(2, 40, 60)
+    resized = [
+        np.stack([np.array(Image.fromarray(channel.float().numpy()).resize((299, 299), BICUBIC)) for channel in image])
+        for image in images
+    ]
+    x = (torch.from_numpy(np.stack(resized)).clamp(0, 255) - 128) / 128
+    for layer in list(reference.children())[:-1]:
+        x = layer(x)
+    found = load("inception_clean", weights=str(inception_weights))(images)["pool"]
+    assert relative(found, x.flatten(1)) < 1e-5
+
+
+def test_only_the_published_protocol_makes_fid(inception_weights: Path) -> None:
+    names = ["inception", "inception_antialias", "inception_clean"]
+    identities = [load(name, weights=str(inception_weights)).identity for name in names]
+    assert [identity.name for identity in identities] == names
+    assert len({identity.preprocessing for identity in identities}) == 3
+    assert len({identity.weights for identity in identities}) == 1
+    (fid,) = resolve(["fid"], CATALOGUE)
+    (clean,) = resolve(["fd_inception_clean"], CATALOGUE)
+    assert (fid.extractor, clean.extractor) == ("inception", "inception_clean")
+    with pytest.raises(ValueError, match="fid_inception_clean"):
+        resolve(["fid_inception_clean"], CATALOGUE)
+
+
+def test_no_batch_norm_is_left(extractor: Extractor) -> None:
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in extractor.network.modules())
+    convolution = extractor.network.trunk.Mixed_5b.branch1x1.conv
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bfloat16_moves_the_features_and_the_identity_says_so(
+    inception_weights: Path, outputs: dict[str, Tensor], pictures: Pictures, relative: Relative
+) -> None:
+    half = load("inception", weights=str(inception_weights), precision="bfloat16")
+    found = half(pictures(1, 20, 20))["pool"]
+    assert found.dtype == torch.float32
+    assert 1e-4 < relative(found, outputs["pool"]) < 0.1
+    assert half.identity.precision == "bfloat16"
 
 
 def test_outputs_and_identity(extractor: Extractor, outputs: dict[str, Tensor], inception_weights: Path) -> None:
@@ -81,7 +135,7 @@ def test_custom_weights_get_a_warning(inception_weights: Path, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         load("inception", weights=str(inception_weights))
     (record,) = caplog.records
-    assert "not the published FID weights" in record.getMessage()
+    assert "not known to be the published ones" in record.getMessage()
     assert str(inception_weights) in record.getMessage()
 
 
@@ -141,9 +195,7 @@ def test_a_file_without_batch_counters_fits(extractor: Extractor, inception_weig
 def test_weights_with_the_published_hash_are_published(
     inception_weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from lightning_synthqual.extractors import inception
-
-    monkeypatch.setattr(inception, "sha256_of_file", lambda path: PUBLISHED.sha256_prefix + 56 * "0")
+    monkeypatch.setattr(inception, "PUBLISHED", replace(PUBLISHED, sha256=sha256_of_file(inception_weights)[:8]))
     with caplog.at_level(logging.WARNING):
         found = load("inception", weights=str(inception_weights))
     assert found.identity.origin == "published"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_synthqual.extractors import load
-from lightning_synthqual.extractors.registry import CATALOGUE, load_configured
+from lightning_synthqual.extractors import load, load_pair
+from lightning_synthqual.extractors.registry import CATALOGUE, PAIRS, load_configured, required_weights
 
 Pictures = Callable[..., Tensor]
 
@@ -22,8 +22,13 @@ def test_an_unknown_name_gets_a_suggestion(name: str, meant: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "qqq"])
 def test_a_name_like_no_other_gets_the_list(name: str) -> None:
-    with pytest.raises(ValueError, match="Known: inception, pixels, wavelet"):
+    with pytest.raises(ValueError, match=r"Known: inception, inception_antialias, .* wavelet, pixels"):
         load(name)
+
+
+def test_an_unknown_pair_network_gets_a_suggestion() -> None:
+    with pytest.raises(ValueError, match="Unknown pair network 'lpips'; did you mean 'lpips_vgg'"):
+        load_pair("lpips")
 
 
 @pytest.mark.parametrize("name", ["wavelet", "pixels"])
@@ -39,10 +44,27 @@ def test_an_unknown_precision_is_an_error() -> None:
         load("wavelet", precision="half")
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", ["inception", "inception_clean", "pixels", "wavelet"])
 def test_each_name_builds_the_extractor_of_that_name(name: str, inception_weights: Path) -> None:
-    weights = str(inception_weights) if name == "inception" else None
+    weights = str(inception_weights) if name.startswith("inception") else None
     assert load(name, weights=weights).identity.name == name
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", [*CATALOGUE, *PAIRS, "ViT-B-16-SigLIP", "ViT-B-32:laion2b_s34b_b79k"])
+def test_without_network_and_file_the_error_names_file_origin_and_both_ways(name: str, tmp_path: Path) -> None:
+    requirements = required_weights(name, str(tmp_path))
+    if name in ("pixels", "wavelet"):
+        assert requirements == []
+        return
+    assert all(requirement.path is None for requirement in requirements)
+    with pytest.raises(FileNotFoundError) as caught:
+        (load_pair if name in PAIRS else load)(name, weights_dir=str(tmp_path))
+    message = str(caught.value)
+    file, url, _ = requirements[0]
+    for part in (file, url, "could not be downloaded", "'weights': 'path/to/file'", "`weights_dir=`"):
+        assert part in message
+    assert "service not known" in message or "locate the file on the Hub" in message
 
 
 def test_no_extractor_is_imported_before_it_is_asked_for() -> None:

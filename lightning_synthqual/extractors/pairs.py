@@ -1,0 +1,54 @@
+"""Pair networks: how far apart two pictures look."""
+
+import torch
+from torch import Tensor
+
+from lightning_synthqual.extractors.base import Frozen
+
+
+class PairNetwork(Frozen):
+    """A frozen network that gives the distance of each image of one stack to its counterpart in another.
+
+    Args:
+        network: Module from two tensors (N, 3, H, W), both uint8 or both floats in [0, 255], to distances (N,).
+        identity: What the network is.
+    """
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        """Measure the distances.
+
+        Args:
+            first: uint8 or float tensor (N, 3, H, W) on the network's device; floats span [0, 255].
+            second: The counterparts, of the same shape and type.
+
+        Returns:
+            float32 tensor (N,).
+
+        Raises:
+            TypeError: If the two are of different types, or neither uint8 nor float.
+            ValueError: If the shapes differ or are not (N, 3, H, W), or if floats are NaN or seem to span [0, 1].
+        """
+        self._check(first, second)
+        results = self._in_batches(first, second)
+        return torch.cat([result.float() for result in results])
+
+    def _check(self, first: Tensor, second: Tensor) -> None:
+        name = self.identity.name
+        if first.dtype != second.dtype or not (first.dtype == torch.uint8 or first.is_floating_point()):
+            raise TypeError(
+                f"{name} takes two stacks of uint8 or two of float images, but got {first.dtype} and {second.dtype}."
+            )
+        if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3:
+            raise ValueError(
+                f"{name} takes two stacks of images of one shape (N, 3, H, W), but got {tuple(first.shape)} and "
+                f"{tuple(second.shape)}."
+            )
+        if first.is_floating_point() and first.numel():
+            low, high = torch.aminmax(torch.stack([first.detach(), second.detach()]))
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise ValueError(f"{name} got images that contain NaN or infinite values.")
+            if 0 < high <= 1.0:
+                raise ValueError(
+                    f"{name} takes float images in [0, 255], but the largest value is {float(high):.3g}. Multiply "
+                    "images in [0, 1] by 255, or pass uint8."
+                )
