@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from dreamsim.config import dreamsim_args, dreamsim_weights
-from dreamsim.feature_extraction.vision_transformer import VisionTransformer
+from dreamsim.feature_extraction.vision_transformer import VisionTransformer, vit_base
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from torch import Tensor, nn
@@ -34,22 +34,26 @@ def tiny_transformer(patch_size: int = 16, **_: Any) -> VisionTransformer:
     return VisionTransformer(patch_size=patch_size, **sizes, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))
 
 
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every backbone is tiny, and torch.hub needs no network."""
+def replace_networks(monkeypatch: pytest.MonkeyPatch, make: Callable[..., VisionTransformer]) -> None:
+    """Every backbone is one of ``make``'s, and torch.hub needs no network."""
 
     def from_hub(repository: str, name: str) -> nn.Module:
         folder = Path(torch.hub.get_dir())
         if not (folder / "checkpoints" / f"{name}.pth").is_file():
             raise OSError("Name or service not known")
-        network = tiny_transformer(14 if "dinov2" in name else 16)
+        network = make(14 if "dinov2" in name else 16)
         network.load_state_dict(torch.load(folder / "checkpoints" / f"{name}.pth", weights_only=True))
         return network
 
-    monkeypatch.setattr(clip_loader, "vit_base", tiny_transformer)
-    monkeypatch.setattr(open_clip_loader, "vit_base", tiny_transformer)
+    monkeypatch.setattr(clip_loader, "vit_base", make)
+    monkeypatch.setattr(open_clip_loader, "vit_base", make)
     monkeypatch.setattr(torch.hub, "load", from_hub)
     monkeypatch.setattr(dreamsim.feature_extraction.extractor, "DINOHead", TinyHead)
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_networks(monkeypatch, tiny_transformer)
 
 
 class TinyHead(nn.Module):
@@ -69,20 +73,21 @@ def hub_directory_kept() -> Iterator[None]:
     torch.hub.set_dir(before)
 
 
-def write_folder(name: str, folder: Path) -> Path:
+def write_folder(name: str, folder: Path, make: Callable[..., VisionTransformer] = tiny_transformer) -> Path:
     """The files that the package unpacks and torch.hub adds, with random weights, in their real formats."""
     variant = VARIANTS[name]
     settings = dreamsim_args["model_config"][variant.kind]
     (folder / "checkpoints").mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
     for kind in settings["model_type"].split(","):
-        network = tiny_transformer({"6": 16, "4": 14, "2": 32}[kind[-1]])
+        network = make({"6": 16, "4": 14, "2": 32}[kind[-1]])
+        width = network.embed_dim
         if "clip" in kind:
-            network.pos_drop = nn.LayerNorm(WIDTH)
+            network.pos_drop = nn.LayerNorm(width)
         for value in network.parameters():
             value.data.normal_(std=0.5, generator=generator)
         if "clip" in kind:
-            state = {**network.state_dict(), "proj": torch.randn(WIDTH, 24, generator=generator)}
+            state = {**network.state_dict(), "proj": torch.randn(width, 24, generator=generator)}
             torch.save({"state_dict": state}, folder / f"{kind}_pretrain.pth.tar")
             continue
         torch.save(network.state_dict(), folder / "checkpoints" / f"{kind}.pth")
@@ -281,3 +286,12 @@ def test_the_adapter_is_a_safetensors_file(tmp_path: Path) -> None:
     folder = write_folder("dreamsim_clip_vitb32", tmp_path) / "clip_vitb32_single_lora"
     assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
     assert (folder / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_full_size_ensemble(tmp_path: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_networks(monkeypatch, vit_base)
+    folder = write_folder("dreamsim", tmp_path, vit_base)
+    embeddings = load("dreamsim", weights=str(folder))(pictures(2, 64, 64))["features"]
+    assert embeddings.shape == (2, 768 + 24 + 24)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
