@@ -1,6 +1,7 @@
 """The callback that watches a generator: it decides when, and hands over to the evaluator."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,13 +10,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
+from lightning_synthqual.callbacks.averaging import OWN_WEIGHTS, averaged_weights, stand_behind_averaging
 from lightning_synthqual.callbacks.schedule import Schedule
 from lightning_synthqual.evaluation.evaluator import Evaluator
-from lightning_synthqual.evaluation.report import Report
+from lightning_synthqual.evaluation.report import Report, pack, unpack
 from lightning_synthqual.evaluation.settings import Settings, check_count
 from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.sampling import Sampler
 from lightning_synthqual.importing import resolve_object
+from lightning_synthqual.reporting.files import rewind_reports
 from lightning_synthqual.reporting.loggers import write_report
 
 _TINY = 16  # images of each kind under fast_dev_run
@@ -42,7 +45,8 @@ class QualityMonitor(Callback):
             the end of each validation, or of each epoch where there is none.
         every_n_train_batches: Evaluate after each n-th training batch of the run (batches, not optimizer steps).
         evaluate_at_end: Evaluate at the end of the fit too, unless that step has been evaluated.
-        model: ``pl_module -> module to sample from`` (EMA weights, a submodule), a callable or an import path.
+        model: ``pl_module -> module to sample from`` (EMA weights, a submodule), a callable or an import path. Without
+            it the module itself, with the averaged weights if the trainer has Lightning's ``WeightAveraging``.
         sampler: ``(module, n, generator) -> images`` of shape (n, C, H, W), a callable or an import path. The generator
             is a CPU generator seeded by (seed, block).
         labels: ``"data"`` (label of a real item drawn by sample index) or ``"uniform"``: the module is called as
@@ -137,16 +141,19 @@ class QualityMonitor(Callback):
         self._label_source: ImageSet | None = None
         self._train_data: DataLoader[Any] | None = None  # of an earlier fit, for a later validate or test
         self._last_batch: int | None = None
+        self._resumed = False
 
     @property
     def state_key(self) -> str:
         return self._generate_state_key(prefix=self.prefix, metrics=tuple(self.settings.metrics))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last_batch": self._last_batch}
+        return {"last_batch": self._last_batch, "history": pack(self.reports)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._last_batch = state_dict.get("last_batch")
+        self.reports = unpack(state_dict.get("history", {}))
+        self._resumed = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         alike = [cb for cb in _callbacks(trainer) if isinstance(cb, QualityMonitor) and cb.prefix == self.prefix]
@@ -154,12 +161,17 @@ class QualityMonitor(Callback):
             raise ValueError(
                 f"{len(alike)} QualityMonitors log under the prefix {self.prefix!r}. Give each its own `prefix`."
             )
+        stand_behind_averaging(trainer, self)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._evaluator = self._label_source = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._prepare(trainer, pl_module)
+        if self._resumed and trainer.is_global_zero and not is_trial(trainer):
+            # What was measured after the checkpoint is measured again, so that no row is there twice.
+            rewind_reports(report_directory(trainer), self.reports)
+        self._resumed = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":
@@ -206,7 +218,7 @@ class QualityMonitor(Callback):
             if self.labels == "data":
                 self._label_source = settings.open(real, "real")
             compared = settings.open(real if settings.reference == "real" else self.held_out, settings.reference)
-            sampler = self._sampler(trainer, pl_module)
+            sampler = self._sampler(trainer, pl_module, OWN_WEIGHTS)
         extractors = ", ".join(dict.fromkeys(metric.extractor for metric in settings.resolved))
         rank_zero_info(f"{self.prefix}: looking for the features ({extractors}) of `{compared.role}`")
         reference = evaluator.prepare(compared, use_cache=not is_trial(trainer))
@@ -215,10 +227,11 @@ class QualityMonitor(Callback):
         rank_zero_info(f"{self.prefix}: features of {reference.count} images {origin} in {reference.seconds:.1f} s")
         self._evaluator = evaluator
 
-    def _sampler(self, trainer: Trainer, pl_module: LightningModule) -> Sampler:
+    def _sampler(self, trainer: Trainer, pl_module: LightningModule, weights: str) -> Sampler:
         return Sampler(
             pl_module if self.model is None else self.model(pl_module),
             owner=pl_module,
+            weights=weights,
             function=self.sampler,
             labels=self.labels,
             label_source=self._label_source,
@@ -246,17 +259,24 @@ class QualityMonitor(Callback):
         if self._evaluator is None:
             raise RuntimeError("The QualityMonitor has not been prepared: its `on_*_start` hook did not run.")
         try:
-            with self._evaluator.ranks.together("preparing the sampler"):
-                sampler = self._sampler(trainer, pl_module)
-            report = self._evaluator.evaluate(
-                sampler, self._count(trainer), step=_logged_step(trainer), epoch=trainer.current_epoch
-            )
+            with self._weights(trainer, pl_module) as weights:
+                with self._evaluator.ranks.together("preparing the sampler"):
+                    sampler = self._sampler(trainer, pl_module, weights)
+                report = self._evaluator.evaluate(
+                    sampler, self._count(trainer), step=_logged_step(trainer), epoch=trainer.current_epoch
+                )
         except Exception as error:
             if self.on_error == "raise":
                 raise
             rank_zero_warn(f"{self.prefix}: the evaluation failed and is left out: {type(error).__name__}: {error}")
             return
         self._publish(trainer, pl_module, report, on_step=on_step, loggable=loggable)
+
+    def _weights(self, trainer: Trainer, pl_module: LightningModule) -> AbstractContextManager[str]:
+        """The weights to score, while the context lasts; it says which they are."""
+        if self.model is None:
+            return averaged_weights(trainer, pl_module)
+        return nullcontext(f"of model={getattr(self.model, '__qualname__', type(self.model).__name__)}")
 
     def _publish(
         self, trainer: Trainer, pl_module: LightningModule, report: Report, *, on_step: bool, loggable: bool

@@ -1,7 +1,7 @@
 """What an evaluation found, and everything that is needed to find it again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,3 +60,21 @@ class Report:
             for error in [f"{name}_std"]
         ]
         return "\n".join(rows)
+
+
+def pack(reports: Sequence[Report]) -> dict[str, Any]:
+    """Plain values for a checkpoint; protocols, which seldom change, are kept once."""
+    protocols: list[dict[str, Any]] = []
+    rows = []
+    for report in reports:
+        row = json.loads(report.to_json())
+        if row["protocol"] not in protocols:
+            protocols.append(row["protocol"])
+        rows.append({**row, "protocol": protocols.index(row["protocol"])})
+    return {"protocols": protocols, "rows": rows}
+
+
+def unpack(packed: Mapping[str, Any]) -> list[Report]:
+    """The reports that ``pack`` packed, without their pictures."""
+    protocols = packed.get("protocols", [])
+    return [Report(**{**row, "protocol": protocols[row["protocol"]]}) for row in packed.get("rows", [])]

@@ -43,6 +43,7 @@ class Sampler:
     Args:
         module: What is sampled from.
         owner: Where ``latent_dim``, ``num_classes`` and ``hparams`` are looked up too (the LightningModule).
+        weights: Whose weights the module has, for the protocol.
         function: The user's sampler.
         labels: ``None``, ``"data"`` (label of a real item, drawn by sample index) or ``"uniform"``.
         label_source: The real items, for ``labels="data"``.
@@ -60,6 +61,7 @@ class Sampler:
         module: Any,
         *,
         owner: Any = None,
+        weights: str = "",
         function: SamplerFunction | None = None,
         labels: LabelKind | None = None,
         label_source: LabelSource | None = None,
@@ -70,6 +72,7 @@ class Sampler:
     ) -> None:
         self.module = module
         self.owner = owner
+        self.weights = weights
         self.labels = labels
         self.label_source = label_source
         self.image_range = image_range
@@ -91,7 +94,8 @@ class Sampler:
     def protocol(self) -> dict[str, Any]:
         """How the samples are drawn; block size matters to all but the latent sampler."""
         latent = {"latent_shape": list(self._latent_shape), "labels": self.labels} if self.kind == "latent" else {}
-        return {"kind": self.kind, **latent}
+        weights = {"weights": self.weights} if self.weights else {}
+        return {"kind": self.kind, **latent, **weights}
 
     def blocks(self, count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Block]:
         """Draw the blocks rank, rank + world_size, ... of ``count`` images, equally many on every process."""

@@ -1,6 +1,7 @@
 """Reports on disk: they are there whether or not any logger is up."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
 
 REPORTS = "reports.jsonl"
+SUPERSEDED = "reports.superseded.jsonl"
 
 
 def append_report(directory: Path, report: "Report") -> None:
@@ -22,6 +24,25 @@ def append_report(directory: Path, report: "Report") -> None:
         file.write(report.to_json() + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def rewind_reports(directory: Path, reports: Sequence["Report"]) -> None:
+    """Let ``reports.jsonl`` hold these reports alone; what else it held is moved to ``reports.superseded.jsonl``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / REPORTS
+    lines = [report.to_json() + "\n" for report in reports]
+    if path.exists():
+        _drop_unfinished_line(path)
+        dropped = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line not in lines]
+        if dropped:
+            with (directory / SUPERSEDED).open("a", encoding="utf-8") as file:
+                file.writelines(dropped)
+    temporary = path.with_name(f".{REPORTS}.partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def _drop_unfinished_line(path: Path) -> None:

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_synthqual.evaluation.report import Report
+from lightning_synthqual.evaluation.report import Report, pack, unpack
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
@@ -68,3 +69,20 @@ def test_text_is_a_row_per_metric_with_its_standard_error() -> None:
     assert rows == [["kid", "0.0125", "±", "0.0012"], ["precision", "0.5"], ["pixel_std", "3"]]
     assert len({len(row.split(" ±")[0]) for row in str(report).splitlines()}) == 1
     assert str(Report({}, {})) == ""
+
+
+def test_packed_reports_come_back_and_share_their_protocols():
+    reports = [
+        Report({"fid": 1.5}, {"seed": 0, "size": (2, 3)}, step=1, epoch=0, timings={"total": 0.25}),
+        Report({"fid": 1.25}, {"seed": 0, "size": (2, 3)}, step=2, epoch=0),
+        Report({}, {"seed": 1}, step=3, epoch=1),
+    ]
+    packed = pack(reports)
+    assert len(packed["protocols"]) == 2
+    assert [report.to_json() for report in unpack(packed)] == [report.to_json() for report in reports]
+    assert unpack({}) == []
+
+
+def test_packed_reports_load_from_a_checkpoint_without_unpickling(tmp_path):
+    torch.save(pack([Report({"fid": 1.5}, {"seed": 0}, step=1)]), tmp_path / "x.ckpt")
+    assert unpack(torch.load(tmp_path / "x.ckpt", weights_only=True)) == [Report({"fid": 1.5}, {"seed": 0}, step=1)]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lightning_synthqual.evaluation.report import Report
-from lightning_synthqual.reporting.files import REPORTS, append_report, save_pictures
+from lightning_synthqual.reporting.files import REPORTS, SUPERSEDED, append_report, rewind_reports, save_pictures
 
 
 def report(step: int) -> Report:
@@ -31,6 +31,24 @@ def test_an_unfinished_line_is_dropped(tmp_path: Path, kept: int) -> None:
         file.write(report(2).to_json()[:kept])
     append_report(tmp_path, report(3))
     assert rows(tmp_path) == [report(1), report(3)]
+
+
+def test_rewinding_keeps_the_given_reports_and_moves_the_others(tmp_path: Path) -> None:
+    for step in range(4):
+        append_report(tmp_path, report(step))
+    with (tmp_path / REPORTS).open("a") as file:
+        file.write(report(4).to_json()[:20])
+    rewind_reports(tmp_path, [report(0), report(1)])
+    assert rows(tmp_path) == [report(0), report(1)]
+    superseded = (tmp_path / SUPERSEDED).read_text().splitlines()
+    assert [Report.from_json(line) for line in superseded] == [report(2), report(3)]
+    assert {path.name for path in tmp_path.iterdir()} == {REPORTS, SUPERSEDED}
+
+
+def test_rewinding_writes_the_history_into_a_new_folder(tmp_path: Path) -> None:
+    rewind_reports(tmp_path / "new", [report(0), report(1)])
+    assert rows(tmp_path / "new") == [report(0), report(1)]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [REPORTS]
 
 
 def test_a_first_line_may_be_unfinished_too(tmp_path: Path) -> None:
