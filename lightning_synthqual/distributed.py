@@ -31,15 +31,33 @@ class PeerError(RuntimeError):
 
 
 class Ranks:
-    """The processes that share an evaluation: those of the default process group, or this one alone."""
+    """The processes that share an evaluation: those of the default process group, or this one alone.
 
-    def __init__(self) -> None:
+    Args:
+        replica: Which copy of the model this process belongs to; ``None``: each process has its own. Processes of one
+            copy (tensor parallelism) run each forward pass together, on the same noise.
+
+    Attributes:
+        rank: This process's number.
+        world_size: How many processes there are.
+        replica: The number of its copy of the model.
+        replicas: How many copies there are.
+        peer: Its number among the processes of its copy.
+        peers: How many processes have a part of its copy.
+        leads_node: Whether it is the first process of its machine.
+    """
+
+    def __init__(self, replica: int | None = None) -> None:
         active = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if active else 0
         self.world_size = dist.get_world_size() if active else 1
         self.leads_node = int(os.environ.get("LOCAL_RANK", self.rank)) == 0
         on_gpu = active and "nccl" in str(dist.get_backend())
         self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        copies = self.gather_objects(self.rank if replica is None else replica)
+        own = copies[self.rank]
+        self.replica, self.replicas = sorted(set(copies)).index(own), len(set(copies))
+        self.peer, self.peers = copies[: self.rank].count(own), copies.count(own)
 
     @contextmanager
     def together(self, stage: str) -> Iterator[None]:

@@ -210,7 +210,7 @@ class QualityMonitor(Callback):
         if is_trial(trainer):
             settings = replace(settings, num_real=max(_TINY, settings.least_images))
         # Scores need float64, which Apple's GPUs do not have.
-        evaluator = Evaluator(settings, "cpu" if device.type == "mps" else device)
+        evaluator = Evaluator(settings, "cpu" if device.type == "mps" else device, _replica(trainer))
         with evaluator.ranks.together("opening the data"):
             real = self.real
             if real is None and (settings.reference == "real" or self.labels == "data"):
@@ -324,6 +324,12 @@ def _callable(value: Any, argument: str, signature: str) -> Any:
 
 def _callbacks(trainer: Trainer) -> list[Callback]:
     return trainer.callbacks  # type: ignore[attr-defined, no-any-return]
+
+
+def _replica(trainer: Trainer) -> int | None:
+    """Which copy of the model this process belongs to: with tensor parallelism several processes have parts of one."""
+    sampling = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
+    return sampling.get("rank")
 
 
 def _batches(trainer: Trainer) -> int:

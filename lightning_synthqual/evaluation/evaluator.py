@@ -19,6 +19,7 @@ from lightning_synthqual.evaluation.settings import Settings
 from lightning_synthqual.extractors.base import Extractor, Features
 from lightning_synthqual.extractors.cache import FeatureCache
 from lightning_synthqual.extractors.registry import load_configured
+from lightning_synthqual.images.blocks import Block
 from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
 from lightning_synthqual.images.sampling import Sampler, evaluation_mode
@@ -61,13 +62,13 @@ class Evaluator:
     Args:
         settings: What to measure.
         device: Where to extract and score.
-        ranks: The processes; default: those of the running process group.
+        replica: Which copy of the model this process belongs to, where several processes have parts of one.
     """
 
-    def __init__(self, settings: Settings, device: torch.device | str = "cpu", ranks: Ranks | None = None) -> None:
+    def __init__(self, settings: Settings, device: torch.device | str = "cpu", replica: int | None = None) -> None:
         self.settings = settings
         self.device = torch.device(device)
-        self.ranks = ranks or Ranks()
+        self.ranks = Ranks(replica)
         self.extractors: dict[str, Extractor] = {}
         self.cache = FeatureCache(settings.cache_dir)
         self._share = Share(self.ranks.rank, self.ranks.world_size, self.ranks.total)
@@ -134,8 +135,8 @@ class Evaluator:
         started = time.perf_counter()
         with _leaving_no_trace(), self.ranks.together("the evaluation"):
             with self._sampling(sampler):
-                blocks = sampler.blocks(num_samples, self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
-                generated = self._extract(blocks, "sampling", show=_SHOWN)
+                blocks = sampler.blocks(num_samples, self.settings.batch_size, self.ranks.replica, self.ranks.replicas)
+                generated = self._extract(self._own_parts(blocks), "sampling", show=_SHOWN)
             self._warn(generated.seen.check(self.settings.image_range, "the generator", "image_range"))
             sampling = {**sampler.protocol, "batch_size": self.settings.batch_size}
             return self._report(generated, started, {"sampling": sampling}, step, epoch)
@@ -233,6 +234,11 @@ class Evaluator:
         read = extract(blocks, extractors, self.ranks, self.device, stage="reading", digest=digest)
         self._warn(read.seen.check(image_set.image_range, f"`{image_set.role}`", image_set.range_argument))
         return read
+
+    def _own_parts(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """What of a model's images this process extracts, where several processes have made them together."""
+        parts = (block.part(self.ranks.peer, self.ranks.peers) for block in blocks)
+        return (part for part in parts if len(part.positions))
 
     def _extract(self, blocks: Iterator[Any], stage: str, show: int) -> Extracted:
         return extract(blocks, self.extractors, self.ranks, self.device, stage=stage, show=show)

@@ -33,6 +33,10 @@ class Block:
             places = [place for place, image in enumerate(self.images) if image.shape == shape]
             yield places, torch.stack([self.images[place] for place in places])
 
+    def part(self, number: int, count: int) -> "Block":
+        """Every ``count``-th image from ``number`` on."""
+        return Block(self.positions[number::count], self.images[number::count], self.seen)
+
     def digests(self) -> Tensor:
         """SHA-256 of each image and its shape: uint8 (n, 32)."""
         rows = [hashlib.sha256(str(tuple(x.shape)).encode() + x.numpy().tobytes()).digest() for x in self.images]
