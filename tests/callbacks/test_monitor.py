@@ -5,12 +5,14 @@ import random
 import sys
 from types import ModuleType
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import QualityMonitor, Report, evaluate
@@ -108,6 +110,10 @@ def test_frozen_submodules_keep_their_flags(tiny_gan, monitor, trainer, loader):
         ({"every_n_train_batches": 3}, {}, True, [3, 6]),
         ({"every_n_train_batches": 4, "every_n_epochs": 1}, {}, False, [4, 8]),
         ({"every_n_train_batches": 3}, {"max_epochs": -1, "max_steps": 12}, False, [3, 6]),
+        ({"evaluate_at_end": True}, {"limit_train_batches": 3}, False, [3, 6]),
+        ({"every_n_train_batches": 3}, {"limit_train_batches": 2, "limit_val_batches": 1}, True, [3]),
+        ({"every_n_train_batches": 100, "evaluate_at_end": True}, {"max_time": {"days": 1}}, True, [8]),
+        ({"every_n_train_batches": 100, "evaluate_at_end": True}, {"max_epochs": -1, "max_steps": 10}, False, [5]),
     ],
 )
 def test_schedule(tiny_gan, monitor, trainer, loader, arguments, fit, validates, expected):
@@ -115,6 +121,65 @@ def test_schedule(tiny_gan, monitor, trainer, loader, arguments, fit, validates,
     run = trainer(monitor(**arguments), probe, **fit)
     run.fit(tiny_gan(validates=validates), loader, loader if validates else None)
     assert probe.batches == expected
+
+
+class OneOptimizer(pl.LightningModule):
+    latent_dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, 3 * 8 * 8)
+        self.autocast: list[bool] = []
+
+    def forward(self, z):
+        self.autocast.append(torch.is_autocast_enabled("cpu"))
+        return torch.tanh(self.net(z)).view(-1, 3, 8, 8)
+
+    def training_step(self, batch, batch_idx):
+        return self(torch.randn(8, 4)).float().square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, list(range(1, 9))), (3, [3, 6])])
+def test_accumulated_batches_are_batches(monitor, trainer, loader, every, expected):
+    probe = Probe()
+    run = trainer(monitor(every_n_train_batches=every), probe, accumulate_grad_batches=4)
+    run.fit(OneOptimizer(), loader)
+    assert run.global_step == 2
+    assert probe.batches == expected
+
+
+def test_max_time_ends_with_an_evaluation(monitor, trainer, loader):
+    class Clock(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 2:  # as the Timer does when the time is up
+                trainer.should_stop = True
+
+    probe = Probe()
+    run = trainer(Clock(), monitor(every_n_train_batches=100, evaluate_at_end=True), probe, max_epochs=5, min_epochs=0)
+    run.fit(OneOptimizer(), loader)
+    assert probe.batches == [3]
+
+
+def test_the_generator_samples_in_the_trainers_precision_and_extractors_in_their_own(monitor, trainer, loader):
+    seen = []
+
+    class Extractor(nn.Module):
+        def forward(self, images):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return images.float().flatten(1)
+
+    module = OneOptimizer()
+    quality = monitor(metrics=("kd_mine",), extractors={"mine": Extractor()})
+    run = trainer(quality, precision="bf16-mixed", max_epochs=1)
+    run.fit(module, loader)
+    assert all(module.autocast)
+    assert len(module.autocast) > len(loader)
+    assert seen
+    assert not any(seen)
+    assert torch.is_autocast_enabled("cpu") is False
 
 
 def test_batches_are_counted_on_over_a_resume(tiny_gan, monitor, trainer, loader, tmp_path):

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import LightningCLI
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping
+
+FILE = Path(__file__).parents[2] / "examples" / "callbacks.yaml"
+
+
+class Gan(pl.LightningModule):
+    latent_dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, 3 * 8 * 8)
+
+    def forward(self, z):
+        return torch.tanh(self.net(z)).view(-1, 3, 8, 8)
+
+    def training_step(self, batch, batch_idx):
+        return self(torch.randn(8, 4)).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.rand(64, 3, 8, 8) * 2 - 1), 16)
+
+
+def test_lightning_cli_configures_all_three_callbacks(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.logger=false"]
+    arguments = ["fit", "--config", str(FILE), *quiet, "--trainer.max_epochs=2"]
+    arguments += [f"--trainer.default_root_dir={tmp_path}"]
+    cli = LightningCLI(Gan, Data, args=arguments, save_config_callback=None)
+    ours = [cb for cb in cli.trainer.callbacks if type(cb) in (QualityMonitor, QualityStopping, QualityCheckpoint)]
+    assert [type(cb) for cb in ours] == [QualityMonitor, QualityStopping, QualityCheckpoint]
+    quality, stop, keep = ours
+    assert [report.protocol["num_samples"] for report in quality.reports] == [2000, 2000]
+    assert quality.reports[0].protocol["metrics"]["precision_wavelet"]["k"] == 5
+    assert (stop.mode, stop.patience, stop.stopping_threshold) == ("min", 10, 0.5)
+    assert 1 <= len(keep.best_k_models) <= 2
