@@ -67,6 +67,8 @@ def test_training_on_two_processes_is_bit_identical_with_the_callback(run):
         pytest.param(0, "reading", "OSError", "disk on fire", marks=pytest.mark.slow),
         pytest.param(0, "extraction", "MemoryError", "extractor on fire", marks=pytest.mark.slow),
         pytest.param(1, "extraction", "MemoryError", "extractor on fire", marks=pytest.mark.slow),
+        pytest.param(0, "scoring", "ArithmeticError", "matrix on fire", marks=pytest.mark.slow),
+        pytest.param(1, "scoring", "ArithmeticError", "matrix on fire", marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_on_one_rank_is_the_same_error_on_all(run, rank, stage, kind, message):
@@ -75,14 +77,31 @@ def test_a_fault_on_one_rank_is_the_same_error_on_all(run, rank, stage, kind, me
         assert found["error"].startswith(kind)
         assert message in found["error"]
         assert found["scalars"] == []
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 60  # most of it is spent on starting Python and the processes
 
 
 @pytest.mark.slow
-def test_a_fault_can_be_survived_in_step(run):
-    pair = run(2, "--fail-rank", "1", "--fail-stage", "sampling", "--on-error", "warn")
+@pytest.mark.parametrize(("rank", "stage"), [(1, "sampling"), (0, "scoring")])
+def test_a_fault_can_be_survived_in_step_and_bit_identically(run, rank, stage):
+    pair = run(2, "--fail-rank", str(rank), "--fail-stage", stage, "--on-error", "warn")
     assert [found["error"] for found in pair] == [None, None]
     assert [found["epochs"] for found in pair] == [5, 5]
+    assert [found["scalars"] for found in pair] == [[], []]
+    for watched, unwatched in zip(pair, run(2, "--unwatched"), strict=True):
+        assert watched["generators"] == unwatched["generators"]
+        assert watched["critic"] == unwatched["critic"]
+
+
+@pytest.mark.slow
+def test_the_number_of_collectives_does_not_grow_with_the_number_of_batches(run):
+    counts = []
+    for batch_size in (45, 3):
+        for found in run(2, "--epochs", "1", "--batch-size", str(batch_size), cache=str(batch_size)):
+            (count, end) = found["collectives"]
+            assert end == -1
+            counts.append(count)
+    assert counts[0] > 0
+    assert len(set(counts)) == 1
 
 
 @pytest.mark.slow

@@ -8,10 +8,12 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping
+from lightning_synthqual.evaluation.evaluator import Evaluator
 
 PIXELS = 3 * 8 * 8
 
@@ -40,17 +42,47 @@ class Gan(pl.LightningModule):
         return torch.optim.SGD(self.critic.parameters(), 0.1)
 
 
-def main() -> None:
+def count_collectives() -> list[int]:
+    """How often this process has spoken to the others in each evaluation."""
+    counts: list[int] = []
+    evaluate = Evaluator.evaluate
+
+    def counting(self, *args, **kwargs):
+        counts.append(0)
+        report = evaluate(self, *args, **kwargs)
+        counts.append(-1)
+        return report
+
+    def counted(function):
+        def call(*args, **kwargs):
+            if counts and counts[-1] >= 0:
+                counts[-1] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    Evaluator.evaluate = counting
+    for name in ("all_reduce", "all_gather", "broadcast"):
+        setattr(dist, name, counted(getattr(dist, name)))
+    return counts
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--cache", required=True)
     parser.add_argument("--fail-rank", type=int)
-    parser.add_argument("--fail-stage", choices=["sampling", "extraction", "reading"])
+    parser.add_argument("--fail-stage", choices=["reading", "sampling", "extraction", "scoring"])
     parser.add_argument("--on-error", default="raise")
     parser.add_argument("--unwatched", action="store_true")
     parser.add_argument("--epochs", type=int, default=5)
-    args = parser.parse_args()
+    parser.add_argument("--batch-size", type=int, default=16)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     torch.set_num_threads(1)
     pl.seed_everything(0, verbose=False)
 
@@ -78,13 +110,22 @@ def main() -> None:
             raise ValueError("sampler on fire")
         return sampled(torch.randn(n, 4, generator=generator))
 
+    score = Evaluator._score
+
+    def failing_score(self, generated):
+        if this_rank_fails("scoring"):
+            raise ArithmeticError("matrix on fire")
+        return score(self, generated)
+
+    Evaluator._score = failing_score
+    collectives = count_collectives()
     module = Gan()
     quality = QualityMonitor(
         real=Data(images),
         metrics=("fd_wavelet", "kd_pixels", "precision_wavelet", "recall_wavelet", "fd_mine"),
         extractors={"mine": Network()},
         num_samples=90,
-        batch_size=16,
+        batch_size=args.batch_size,
         cache_dir=args.cache,
         on_error=args.on_error,
         sampler=sampler if args.fail_stage else None,
@@ -110,6 +151,7 @@ def main() -> None:
         found["error"] = f"{type(error).__name__}: {error}"
     found["scalars"] = [report.scalars for report in quality.reports]
     found["fingerprints"] = [report.protocol["reference"]["fingerprint"] for report in quality.reports]
+    found["collectives"] = collectives
     found["shift"] = module.shift[0].item()
     found["epochs"] = trainer.current_epoch
     found["generators"] = [random.random(), np.random.rand(), torch.rand(1).item()]  # noqa: NPY002
