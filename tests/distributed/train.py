@@ -3,6 +3,7 @@
 import argparse
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -67,6 +68,17 @@ def count_collectives() -> list[int]:
     return counts
 
 
+def let_scoring_fail(fails: Callable[[str], bool]) -> None:
+    score = Evaluator._score
+
+    def failing(self, generated):
+        if fails("scoring"):
+            raise ArithmeticError("matrix on fire")
+        return score(self, generated)
+
+    Evaluator._score = failing
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, required=True)
@@ -110,14 +122,7 @@ def main() -> None:
             raise ValueError("sampler on fire")
         return sampled(torch.randn(n, 4, generator=generator))
 
-    score = Evaluator._score
-
-    def failing_score(self, generated):
-        if this_rank_fails("scoring"):
-            raise ArithmeticError("matrix on fire")
-        return score(self, generated)
-
-    Evaluator._score = failing_score
+    let_scoring_fail(this_rank_fails)
     collectives = count_collectives()
     module = Gan()
     quality = QualityMonitor(
