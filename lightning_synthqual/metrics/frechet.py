@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.share import Share, tiles
 
-_ROWS = 4096  # rows that are converted to float64 at once
+_ROWS = 1024  # rows that are converted to float64 at once
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ def distance_to_gaussian(real: Gaussian, fake: Tensor, share: Share | None = Non
     if fake.shape[0] <= fake.shape[1]:
         mean = fake.double().mean(dim=0)
         factor = _centred_factor(fake, mean, ddof)
-        roots = torch.linalg.svdvals(real.factor @ factor.T)
-        trace = factor.square().sum()
-    else:
-        mean, covariance = moments(fake, share, ddof=ddof)
-        roots = torch.linalg.eigvalsh(_product(real, covariance)).clamp(min=0).sqrt()
-        trace = covariance.trace()
-    return _distance(real, mean, trace, roots)
+        return _distance(real, mean, factor.square().sum(), torch.linalg.svdvals(real.factor @ factor.T))
+    return distance_to_moments(real, *moments(fake, share, ddof=ddof))
+
+
+def distance_to_moments(real: Gaussian, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Squared Fréchet distance from a fitted reference to a mean (D,) and a covariance (D, D)."""
+    roots = torch.linalg.eigvalsh(_product(real, covariance)).clamp(min=0).sqrt()
+    return _distance(real, mean, covariance.trace(), roots)
 
 
 def distance_with_error(
@@ -90,7 +91,9 @@ def distance_with_error(
 
     The error is the spread of each row's influence on the distance. All influences follow from the one decomposition
     that gives the distance: with the optimal maps T between the Gaussians, a row z off its own mean moves it by
-    ``2 z·(mean - other mean) + zᵀ (1 - T) z``, up to a constant.
+    ``2 z·(mean - other mean) + zᵀ (1 - T) z``, up to a constant. The noise of what is estimated in there counts as
+    spread a second time, so that the variance of the distance's second order, as it is for Gaussians, is taken off:
+    where the distributions are equal it is all there is.
 
     Args:
         real: The fit of ``real_rows``.
@@ -118,10 +121,11 @@ def distance_with_error(
     delta = _influence(fake, mean, shift, to_real, share) + _influence(real_rows, real.mean, -shift, to_fake, share)
     n, m = len(real_rows), len(fake)
     pairs = roots[:, None] * roots / (roots[:, None] + roots)
-    curved = (1 / n + 1 / m) ** 2 * (pairs.square().sum() + pairs.diagonal().square().sum())
-    curved += 2 * spread / m**2 + 2 * real.factor.square().sum(dim=1).square().sum() / n**2
-    curved += 4 * roots.square().sum() / (n * m)
-    return _distance(real, mean, trace, roots), torch.maximum(delta - curved, delta / 2).sqrt()
+    of_covariances = (1 / n + 1 / m) ** 2 * (pairs.square().sum() + pairs.diagonal().square().sum())
+    of_means = 2 * spread / m**2 + 2 * real.factor.square().sum(dim=1).square().sum() / n**2
+    of_means += 4 * roots.square().sum() / (n * m)
+    variance = torch.maximum(delta - of_covariances - of_means, delta / 2)
+    return _distance(real, mean, trace, roots), variance.sqrt()
 
 
 def moments(features: Tensor, share: Share | None = None, *, ddof: int = 1) -> tuple[Tensor, Tensor]:

@@ -224,8 +224,15 @@ def test_cmmd_of_identical_sets_is_zero(cloud: Cloud) -> None:
     assert cmmd(real, real.flip(0)).item() == pytest.approx(0.0, abs=1e-9)
 
 
-def test_one_process_alone_reads_the_reference_once(cloud: Cloud) -> None:
-    """What is cached of the reference is not computed again."""
+@pytest.mark.parametrize("distance", [lambda x, y: kernel_distance(x, y).value, cmmd], ids=["kid", "cmmd"])
+def test_grows_with_the_shift_of_the_mean(cloud: Cloud, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
+    real, fake = cloud(0, 60, 6), cloud(1, 50, 6)
+    values = [distance(real, fake + shift).item() for shift in (0.5, 1.0, 2.0, 4.0)]
+    assert values == sorted(values)
+    assert len(set(values)) == 4
+
+
+def test_what_is_known_of_the_real_rows_is_not_computed_again(cloud: Cloud) -> None:
     real, fake, kernel = cloud(0, 30, 5), cloud(1, 20, 5), Kernel("rbf", sigma=2.0)
     sums = within_sums(real, kernel)
     other = exact_distance(real, fake, kernel, real_sums=sums._replace(rows=2 * sums.rows)).value

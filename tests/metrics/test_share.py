@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -147,3 +149,32 @@ def test_moments_are_taken_of_the_own_rows_only(cloud: Cloud) -> None:
     torch.testing.assert_close(seen[0][0], centred[:5].sum(dim=0))
     torch.testing.assert_close(seen[1][0], centred[5:].sum(dim=0))
     torch.testing.assert_close(seen[0][1:] + seen[1][1:], centred.T @ centred)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "work",
+    [
+        "kernel_distance(real, fake)",
+        "cmmd(real, fake)",
+        "precision_recall(real, fake)",
+        "density_coverage(real, fake)",
+        "nearest_neighbors(fake, real, k=3)",
+        "authenticity(real, fake)",
+    ],
+)
+def test_memory_does_not_grow_with_the_square_of_the_rows(work: str) -> None:
+    """20000 x 20000 numbers alone would be 1526 MiB."""
+    code = f"""
+import resource
+import torch
+from lightning_synthqual.metrics import *
+torch.set_num_threads(1)
+real, fake = torch.randn(20_000, 128), torch.randn(20_000, 128) + 0.1
+{work.replace("real", "real[:500]").replace("fake", "fake[:500]")}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+{work}
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 256
