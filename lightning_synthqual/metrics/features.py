@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+_ROWS = 4096  # rows that are looked at together
+
 
 def check_features(features: Tensor, role: str, *, least: int = 2) -> Tensor:
     """Return ``features`` if a metric can be computed from them.
@@ -30,7 +32,7 @@ def check_features(features: Tensor, role: str, *, least: int = 2) -> Tensor:
         raise ValueError(f"`{role}` features must have shape (N, D), but got {tuple(features.shape)}.")
     if features.shape[0] < least:
         raise ValueError(f"`{role}` has {features.shape[0]} feature rows, but at least {least} are needed. Add images.")
-    finite = torch.isfinite(features).all(dim=1)
+    finite = torch.cat([torch.isfinite(part).all(dim=1) for part in features.split(_ROWS)])
     if not finite.all():
         bad = int((~finite).nonzero()[0])
         raise ValueError(

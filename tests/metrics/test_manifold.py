@@ -262,3 +262,17 @@ def test_known_radii_give_the_same_numbers(cloud: Cloud) -> None:
     fake_inside, real_inside = insiders(real, squared_radii(real, 3), fake, squared_radii(fake, 3))
     assert fake_inside.double().mean() == precision_recall(real, fake).precision
     assert real_inside.double().mean() == precision_recall(real, fake).recall
+
+
+@law
+@given(seed=seeds, n=counts, m=counts, d=dimensions, k=st.integers(1, 4), shift=st.floats(-1e5, 1e5), data=st.data())
+def test_density_and_coverage_know_neither_order_nor_place(
+    cloud: Cloud, seed: int, n: int, m: int, d: int, k: int, shift: float, data: Any
+) -> None:
+    real, fake = cloud(seed, n, d), cloud(seed + 1, m, d, centre=0.5)
+    expected = density_coverage(real, fake, k=k)
+    shuffled = real[data.draw(st.permutations(range(n)))], fake[data.draw(st.permutations(range(m)))]
+    assert density_coverage(*shuffled, k=k) == expected
+    assert density_coverage(real + shift, fake + shift, k=k) == expected
+    turn = torch.linalg.qr(cloud(seed + 2, d, d)).Q
+    assert density_coverage(real @ turn, fake @ turn, k=k) == expected
