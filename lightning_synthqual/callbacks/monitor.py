@@ -35,7 +35,7 @@ class QualityMonitor(Callback):
         real: What the generator is trained on: Dataset, DataLoader (its dataset is read: each item once, no
             shuffling), image folder, or ``None`` for the trainer's train data. Random augmentations are drawn once
             per item, from a seed, so a dataset of n items is n images.
-        held_out: Real images that are not trained on, likewise.
+        held_out: Real images that are not trained on, likewise; distances then have floors and gaps.
         reference: Which of the two the metrics compare with.
         metrics: Names from the catalogue, for example ``"fid"``, ``"kd_wavelet"``, ``"recall_mine"``.
         num_samples: Generated images per evaluation.
@@ -208,7 +208,7 @@ class QualityMonitor(Callback):
         device = trainer.strategy.root_device
         settings = self.settings
         if is_trial(trainer):
-            settings = replace(settings, num_real=max(_TINY, settings.least_images))
+            settings = replace(settings, num_real=max(_TINY, settings.least_images), trial=True)
         # Scores need float64, which Apple's GPUs do not have.
         evaluator = Evaluator(settings, "cpu" if device.type == "mps" else device, _replica(trainer))
         with evaluator.ranks.together("opening the data"):
@@ -217,11 +217,11 @@ class QualityMonitor(Callback):
                 real = self._train_data = _train_data(trainer) or self._train_data
             if self.labels == "data":
                 self._label_source = settings.open(real, "real")
-            compared = settings.open(real if settings.reference == "real" else self.held_out, settings.reference)
+            compared, counterpart = settings.open_both(real, self.held_out)
             sampler = self._sampler(trainer, pl_module, OWN_WEIGHTS)
         extractors = ", ".join(dict.fromkeys(metric.extractor for metric in settings.resolved))
         rank_zero_info(f"{self.prefix}: looking for the features ({extractors}) of `{compared.role}`")
-        reference = evaluator.prepare(compared, use_cache=not is_trial(trainer))
+        reference = evaluator.prepare(compared, counterpart, use_cache=not is_trial(trainer))
         evaluator.dry_run(sampler, self._count(trainer))
         origin = f"found in the cache {evaluator.cache.directory}" if reference.cached else "computed"
         rank_zero_info(f"{self.prefix}: features of {reference.count} images {origin} in {reference.seconds:.1f} s")

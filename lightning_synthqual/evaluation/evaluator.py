@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_synthqual.__about__ import __version__
 from lightning_synthqual.distributed import Ranks
+from lightning_synthqual.evaluation.counterpart import Counterpart
 from lightning_synthqual.evaluation.extraction import Extracted, extract
 from lightning_synthqual.evaluation.report import Report
 from lightning_synthqual.evaluation.settings import Settings
@@ -24,7 +25,7 @@ from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
 from lightning_synthqual.images.sampling import Sampler, evaluation_mode
 from lightning_synthqual.metrics.features import check_features
-from lightning_synthqual.metrics.names import Family, Metric
+from lightning_synthqual.metrics.names import COMPANIONS, Family, Metric, Scores
 from lightning_synthqual.metrics.share import Share
 from lightning_synthqual.reporting.pictures import grid
 
@@ -41,7 +42,9 @@ class Reference:
         count: Number of images.
         features: By extractor name.
         states: What each metric family has prepared from them, by (family, extractor).
+        counterpart: The other real set, where there are both training and held-out images.
         protocol: Role, number, fingerprint and size of the images.
+        complete: Whether they are all there are.
         cached: Whether all the features came from the cache.
         seconds: How long it took.
     """
@@ -49,7 +52,9 @@ class Reference:
     count: int
     features: dict[str, Features]
     states: dict[tuple[str, str], Any]
+    counterpart: Counterpart | None
     protocol: dict[str, Any]
+    complete: bool
     cached: bool
     seconds: float
 
@@ -75,11 +80,12 @@ class Evaluator:
         self._reference: Reference | None = None
         self._warned: set[str] = set()
 
-    def prepare(self, image_set: ImageSet, *, use_cache: bool = True) -> Reference:
+    def prepare(self, image_set: ImageSet, counterpart: ImageSet | None = None, *, use_cache: bool = True) -> Reference:
         """Load the extractors and the reference's features, which come from the cache if they are there already.
 
         Args:
             image_set: The images to compare with.
+            counterpart: The other real set, for floors and gaps.
             use_cache: Whether to read and write cached features.
 
         Raises:
@@ -91,15 +97,18 @@ class Evaluator:
             self._load_extractors()
             fingerprint = image_set.stamp() or self._hash(image_set)
             features, cached = self._reference_features(image_set, fingerprint, use_cache)
-            count = len(self._embedding(features, next(iter(features))))
+            count = len(next(iter(next(iter(features.values())).outputs.values())))
             size = image_set.first_size()
             states = {}
             for family, extractor, metrics in self._groups():
                 self._check_count(count, f"`{image_set.role}`", family, metrics)
-                rows = check_features(self._embedding(features, extractor), image_set.role)
+                rows = check_features(self._rows(features, family, extractor), image_set.role)
                 states[family.name, extractor] = family.prepare(rows, self._options(family), self._share)
+            other = None if counterpart is None else self._read_counterpart(counterpart, use_cache)
         protocol = {"role": image_set.role, "num_images": count, "size": size, "fingerprint": fingerprint}
-        self._reference = Reference(count, features, states, protocol, cached, time.perf_counter() - started)
+        self._reference = Reference(
+            count, features, states, other, protocol, _complete(image_set, count), cached, time.perf_counter() - started
+        )
         return self._reference
 
     def dry_run(self, sampler: Sampler, num_samples: int) -> None:
@@ -167,6 +176,7 @@ class Evaluator:
     ) -> Report:
         drawn = time.perf_counter()
         with self.ranks.together("scoring"):
+            self._check_protocols(generated.count)
             scalars = self._score(generated)
         pictures = {} if generated.shown is None else {"samples": grid(generated.shown)}
         seen = {"size": generated.size, "clamped_share": generated.seen.clamped_share}
@@ -180,15 +190,15 @@ class Evaluator:
         values: dict[str, float] = {}
         for family, name, metrics in self._groups():
             self._compare_features(name, generated.features[name])
-            real = self._embedding(reference.features, name)
-            fake = check_features(generated.features[name][self.extractors[name].embedding], "generated")
-            state = reference.states[family.name, name]
-            found = family.score(real, state, fake, self._options(family), self._share)
+            real = self._rows(reference.features, family, name)
+            fake = check_features(generated.features[name][self._output(family, name)], "generated")
+            found = family.score(real, reference.states[family.name, name], fake, self._options(family), self._share)
+            found |= self._beside(family, name, metrics, fake)
             for metric in metrics:
-                for value, suffix in ((metric.entry.value, ""), (f"{metric.entry.value}_std", "_std")):
-                    if value in found:
-                        values[metric.name + suffix] = float(found[value])
-        order = [metric.name + suffix for metric in self.settings.resolved for suffix in ("", "_std")]
+                for suffix in ("", *COMPANIONS):
+                    if metric.entry.value + suffix in found:
+                        values[metric.name + suffix] = float(found[metric.entry.value + suffix])
+        order = [metric.name + suffix for metric in self.settings.resolved for suffix in ("", *COMPANIONS)]
         undefined = [name for name, value in values.items() if not isfinite(value)]
         if undefined:
             self._warn(f"{', '.join(undefined)} came out undefined and is left out.")
@@ -197,6 +207,38 @@ class Evaluator:
             {name: values[name] for name in order if name in values and name not in undefined}
         )[0]
         return scalars
+
+    def _beside(self, family: Family, name: str, metrics: list[Metric], fake: Tensor) -> Scores:
+        """Floors and gaps, where there is another real set."""
+        reference, options = self._prepared(), self._options(family)
+        other = reference.counterpart
+        if other is None:
+            return {}
+        real, rows = (self._rows(features, family, name) for features in (reference.features, other.features))
+        state = reference.states[family.name, name]
+        found: dict[str, Scores | str] = {}
+        if family.floor is not None:
+            found["_floor"] = other.floor(family, name, options, real, state, rows, len(fake), self._share)
+        if family.gap:
+            found["_gap"] = other.gap(family, name, options, real, rows, fake, self._share)
+        beside: Scores = {}
+        for suffix, values in found.items():
+            if isinstance(values, str):
+                self._warn(f"{', '.join(metric.name + suffix for metric in metrics)} is left out: {values}.")
+            else:
+                beside |= {value + suffix: values[value] for value in {metric.entry.value for metric in metrics}}
+        return beside
+
+    def _read_counterpart(self, image_set: ImageSet, use_cache: bool) -> Counterpart | None:
+        """The other real set's features, if a metric makes use of them."""
+        groups = [(family, name) for family, name, _ in self._groups() if family.floor is not None or family.gap]
+        if not groups:
+            return None
+        fingerprint = image_set.stamp() or self._hash(image_set)
+        features, _ = self._reference_features(image_set, fingerprint, use_cache)
+        rows = [check_features(self._rows(features, family, name), image_set.role) for family, name in groups]
+        protocol = {"role": image_set.role, "num_images": len(rows[0]), "fingerprint": fingerprint}
+        return Counterpart(image_set.role, features, protocol, self.settings.seed)
 
     def _load_extractors(self) -> None:
         with self.ranks.node_leader_first():
@@ -266,8 +308,17 @@ class Evaluator:
     def _options(self, family: Family) -> dict[str, Any]:
         return self.settings.all_options[family.name]
 
-    def _embedding(self, features: dict[str, Features], name: str) -> Tensor:
-        return features[name].outputs[self.extractors[name].embedding]
+    def _output(self, family: Family, name: str) -> str:
+        """The name of the output of an extractor that a family reads."""
+        return family.output or self.extractors[name].embedding
+
+    def _rows(self, features: dict[str, Features], family: Family, name: str) -> Tensor:
+        output, outputs = self._output(family, name), features[name].outputs
+        if output not in outputs:
+            raise ValueError(
+                f"{family.name} reads the output {output!r} of extractor {name!r}, which gives {', '.join(outputs)}."
+            )
+        return outputs[output]
 
     def _check_count(self, count: int, what: str, family: Family, metrics: list[Metric]) -> None:
         least = family.min_rows(self._options(family))
@@ -277,14 +328,27 @@ class Evaluator:
     def _check_generated(self, count: int, what: str) -> None:
         """Raise if the generated images are too few, and warn if they are few enough to bias a metric."""
         reference = self._prepared()
+        self._check_protocols(count)
         for family, extractor, metrics in self._groups():
             self._check_count(count, what, family, metrics)
-            columns = self._embedding(reference.features, extractor).shape[1]
+            columns = self._rows(reference.features, family, extractor).shape[1]
             if family.wants_more_rows_than_columns and min(count, reference.count) < columns:
                 self._warn(
                     f"{_names(metrics)}: {count} generated or {reference.count} real images are fewer than the "
                     f"{columns} features, so the value is biased upwards. Compare it only at equal numbers."
                 )
+
+    def _check_protocols(self, generated: int) -> None:
+        """Raise if the numbers of images are not those of a published protocol whose name was asked for."""
+        if self.settings.trial:
+            return
+        reference = self._prepared()
+        for family, _, metrics in self._groups():
+            if family.protocol is None:
+                continue
+            fault = family.protocol.fault(generated, reference.count, reference.protocol["role"], reference.complete)
+            if fault is not None:
+                raise ValueError(f"{_names(metrics)} is a published protocol, which {fault}.")
 
     def _compare_sizes(self, generated: list[int]) -> None:
         real = self._prepared().protocol["size"]
@@ -310,7 +374,7 @@ class Evaluator:
                 )
 
     def _protocol(self, count: int) -> dict[str, Any]:
-        settings = self.settings
+        settings, other = self.settings, self._prepared().counterpart
         metrics = {
             metric.name: {"family": family.name, "extractor": extractor, **self._options(family)}
             for family, extractor, group in self._groups()
@@ -325,6 +389,7 @@ class Evaluator:
             "image_size": list(settings.size) if settings.size else None,
             "quantisation": "uint8, round half to even, clamped",
             "reference": self._prepared().protocol,
+            "counterpart": other.protocol if other else None,
             "extractors": {name: extractor.identity.describe() for name, extractor in self.extractors.items()},
             "metrics": metrics,
         }
@@ -339,6 +404,12 @@ class Evaluator:
 
 def _names(metrics: list[Metric]) -> str:
     return ", ".join(metric.name for metric in metrics)
+
+
+def _complete(image_set: ImageSet, count: int) -> bool:
+    """Whether ``count`` images are all that the source of a set holds."""
+    wanted = image_set.num_images
+    return wanted is None or count < wanted or (image_set.indices is not None and len(image_set.dataset) <= count)
 
 
 def _leaving_no_trace() -> AbstractContextManager[Any]:

@@ -35,7 +35,7 @@ def evaluate(
     Args:
         real: Dataset, DataLoader, or image folder.
         fake: The generated images, likewise.
-        held_out: Real images that were not trained on, likewise.
+        held_out: Real images that were not trained on, likewise; distances then have floors and gaps.
         reference: Which of the two real sets the metrics compare with.
         metrics: Names from the catalogue.
         extractors: Configuration of extractors, and networks of the user's, by name.
@@ -64,7 +64,7 @@ def evaluate(
         >>> images = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8)
         >>> report = evaluate(TensorDataset(images), TensorDataset(images), metrics=["precision_wavelet"])
         >>> report.scalars
-        {'precision_wavelet': 1.0}
+        {'precision_wavelet': 1.0, 'precision_wavelet_std': 0.0}
     """
     settings = Settings(
         metrics=metrics,
@@ -83,7 +83,7 @@ def evaluate(
     where = device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
     evaluator = Evaluator(settings, where)
     with evaluator.ranks.together("opening the images"):
-        compared = settings.open(real if reference == "real" else held_out, reference)
+        compared, counterpart = settings.open_both(real, held_out)
         generated = ImageSet(fake, "fake", image_range=settings.image_range, seed=seed)
-    evaluator.prepare(compared)
+    evaluator.prepare(compared, counterpart)
     return evaluator.evaluate_images(generated)

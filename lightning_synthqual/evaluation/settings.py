@@ -33,6 +33,7 @@ class Settings:
     cache_dir: str | None = None
     cache_key: str | None = None
     seed: int = 0
+    trial: bool = False  # a few images only, where published protocols do not insist on their numbers
     size: tuple[int, int] | None = field(init=False)
     resolved: tuple[Metric, ...] = field(init=False)
     all_options: dict[str, dict[str, Any]] = field(init=False)
@@ -58,6 +59,19 @@ class Settings:
         """The fewest images with which every metric is defined."""
         families = [metric.entry.family for metric in self.resolved]
         return max(family.min_rows(self.all_options[family.name]) for family in families)
+
+    def open_both(self, real: Any, held_out: Any) -> tuple[ImageSet, ImageSet | None]:
+        """Open the reference, and the other real set if there is one.
+
+        Raises:
+            FileNotFoundError: If a folder is missing.
+            TypeError: If a source is no set of images.
+            ValueError: If the reference is missing, or a set is empty.
+        """
+        sources = {"real": real, "held_out": held_out}
+        compared = self.open(sources.pop(self.reference), self.reference)
+        ((role, source),) = sources.items()
+        return compared, None if source is None else self.open(source, role)
 
     def open(self, source: Any, role: str) -> ImageSet:
         """Open a real set: ``role`` is ``"real"`` or ``"held_out"``.

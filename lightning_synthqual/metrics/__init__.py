@@ -1,7 +1,29 @@
 """Features to numbers: pure functions, one file a family, and the catalogue of metric names."""
 
+from lightning_synthqual.metrics.copying import authenticity, data_copying_test
 from lightning_synthqual.metrics.frechet import frechet_distance
-from lightning_synthqual.metrics.kernel import KernelDistance, kernel_distance
-from lightning_synthqual.metrics.manifold import PrecisionRecall, precision_recall
+from lightning_synthqual.metrics.inception import InceptionScore, inception_score
+from lightning_synthqual.metrics.kernel import KernelDistance, cmmd, kernel_distance
+from lightning_synthqual.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from lightning_synthqual.metrics.neighbors import Neighbors, nearest_neighbors
+from lightning_synthqual.metrics.pictures import ms_ssim, psnr, shannon_entropy
 
-__all__ = ["KernelDistance", "PrecisionRecall", "frechet_distance", "kernel_distance", "precision_recall"]
+__all__ = [
+    "DensityCoverage",
+    "InceptionScore",
+    "KernelDistance",
+    "Neighbors",
+    "PrecisionRecall",
+    "authenticity",
+    "cmmd",
+    "data_copying_test",
+    "density_coverage",
+    "frechet_distance",
+    "inception_score",
+    "kernel_distance",
+    "ms_ssim",
+    "nearest_neighbors",
+    "precision_recall",
+    "psnr",
+    "shannon_entropy",
+]

@@ -3,26 +3,36 @@
 import torch
 from torch import Tensor
 
+_ROWS = 4096  # rows that are looked at together
 
-def check_features(features: Tensor, role: str) -> Tensor:
-    """Return ``features`` if a distance between distributions can be computed from them.
+
+def check_features(features: Tensor, role: str, *, least: int = 2) -> Tensor:
+    """Return ``features`` if a metric can be computed from them.
 
     Args:
-        features: Floating point tensor (N, D), N >= 2.
+        features: Floating point tensor (N, D), N >= ``least``.
         role: What the features are, for the message: ``"real"`` or ``"fake"``.
+        least: Fewest rows.
 
     Raises:
-        TypeError: If ``features`` is not a floating point tensor.
-        ValueError: If the shape is wrong, there are fewer than two rows, or a value is NaN or infinite.
+        TypeError: If ``features`` is no tensor.
+        ValueError: If they are not floating point, the shape is wrong, there are too few rows, or a value is NaN or
+            infinite.
     """
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        kind = str(features.dtype) if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"`{role}` features must be a floating point tensor, but got {kind}. Convert with `.float()`.")
+    if not isinstance(features, Tensor):
+        raise TypeError(
+            f"`{role}` features must be a floating point tensor, but got {type(features).__name__}. "
+            "Convert with `torch.as_tensor`."
+        )
+    if not features.is_floating_point():
+        raise ValueError(
+            f"`{role}` features must be a floating point tensor, but got {features.dtype}. Convert with `.float()`."
+        )
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(f"`{role}` features must have shape (N, D), but got {tuple(features.shape)}.")
-    if features.shape[0] < 2:
-        raise ValueError(f"`{role}` has {features.shape[0]} feature rows, but at least 2 are needed. Add images.")
-    finite = torch.isfinite(features).all(dim=1)
+    if features.shape[0] < least:
+        raise ValueError(f"`{role}` has {features.shape[0]} feature rows, but at least {least} are needed. Add images.")
+    finite = torch.cat([torch.isfinite(part).all(dim=1) for part in features.split(_ROWS)])
     if not finite.all():
         bad = int((~finite).nonzero()[0])
         raise ValueError(
@@ -32,12 +42,14 @@ def check_features(features: Tensor, role: str) -> Tensor:
     return features.detach()
 
 
-def check_pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Check both sets and that they have equally many columns; the fake ones are moved to the real ones' device."""
-    real, fake = check_features(real, "real"), check_features(fake, "fake")
+def check_pair(
+    real: Tensor, fake: Tensor, roles: tuple[str, str] = ("real", "fake"), *, least: int = 2
+) -> tuple[Tensor, Tensor]:
+    """Check both sets and that they have equally many columns; the second is moved to the first one's device."""
+    real, fake = check_features(real, roles[0], least=least), check_features(fake, roles[1], least=least)
     if real.shape[1] != fake.shape[1]:
         raise ValueError(
-            f"`real` and `fake` must have equally many columns, but got D={real.shape[1]} and D={fake.shape[1]}. "
-            "Use the same extractor for both."
+            f"`{roles[0]}` and `{roles[1]}` must have equally many columns, but got D={real.shape[1]} and "
+            f"D={fake.shape[1]}. Use the same extractor for both."
         )
     return real, fake.to(real.device)

@@ -9,12 +9,15 @@ from torch import Tensor
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.share import Share, tiles
 
-_ROWS = 4096  # rows that are converted to float64 at once
+_ROWS = 1024  # rows that are converted to float64 at once
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A Gaussian fit: mean (D,) and a factor (r, D) with covariance = factorᵀ factor (ddof=1), both float64."""
+    """A Gaussian fit: mean (D,) and a factor (r, D) with covariance = factorᵀ factor, both float64.
+
+    The rows of the factor are orthogonal: principal directions times their standard deviations.
+    """
 
     mean: Tensor
     factor: Tensor
@@ -35,8 +38,9 @@ def frechet_distance(real: Tensor, fake: Tensor) -> Tensor:
         Scalar float64 tensor, at least 0.
 
     Raises:
-        TypeError: If the features are not floating point.
-        ValueError: If a set has fewer than 2 rows, contains NaN or infinity, or the dimensions differ.
+        TypeError: If the features are no tensors.
+        ValueError: If the features are not floating point, a set has fewer than 2 rows or contains NaN or infinity, or
+            the dimensions differ.
 
     Example:
         >>> import torch
@@ -48,45 +52,85 @@ def frechet_distance(real: Tensor, fake: Tensor) -> Tensor:
     return distance_to_gaussian(fit_gaussian(real), fake)
 
 
-def fit_gaussian(features: Tensor, share: Share | None = None) -> Gaussian:
-    """Fit a Gaussian to features (N, D); the costly part of a reference, done once."""
+def fit_gaussian(features: Tensor, share: Share | None = None, *, ddof: int = 1) -> Gaussian:
+    """Fit a Gaussian to features (N, D), the covariance divided by N - ``ddof``; the costly part of a reference."""
     count, dimension = features.shape
     if count <= dimension:
         mean = features.double().mean(dim=0)
-        factor = _centred_factor(features, mean)
+        factor = _centred_factor(features, mean, ddof)
         values, vectors = torch.linalg.eigh(factor @ factor.T)
         factor = vectors.T @ factor
     else:
-        mean, covariance = _moments(features, share or Share())
+        mean, covariance = moments(features, share, ddof=ddof)
         values, vectors = torch.linalg.eigh(covariance)
         factor = values.clamp(min=0).sqrt()[:, None] * vectors.T
     # Directions without variance hold only rounding errors, whose square roots would add up in the trace.
     return Gaussian(mean, factor[values > len(values) * torch.finfo(values.dtype).eps * values[-1]])
 
 
-def distance_to_gaussian(real: Gaussian, fake: Tensor, share: Share | None = None) -> Tensor:
+def distance_to_gaussian(real: Gaussian, fake: Tensor, share: Share | None = None, *, ddof: int = 1) -> Tensor:
     """Squared Fréchet distance from a fitted reference to features (M, D)."""
     # tr((S1 S2)^(1/2)) is the sum of the singular values of factor1 factor2ᵀ: no square root of an unsymmetric product.
     if fake.shape[0] <= fake.shape[1]:
         mean = fake.double().mean(dim=0)
-        factor = _centred_factor(fake, mean)
-        trace = factor.square().sum()
-        cross = torch.linalg.svdvals(real.factor @ factor.T).sum()
+        factor = _centred_factor(fake, mean, ddof)
+        return _distance(real, mean, factor.square().sum(), torch.linalg.svdvals(real.factor @ factor.T))
+    return distance_to_moments(real, *moments(fake, share, ddof=ddof))
+
+
+def distance_to_moments(real: Gaussian, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Squared Fréchet distance from a fitted reference to a mean (D,) and a covariance (D, D)."""
+    roots = torch.linalg.eigvalsh(_product(real, covariance)).clamp(min=0).sqrt()
+    return _distance(real, mean, covariance.trace(), roots)
+
+
+def distance_with_error(
+    real: Gaussian, real_rows: Tensor, fake: Tensor, share: Share | None = None, *, ddof: int = 1
+) -> tuple[Tensor, Tensor]:
+    """The distance and its standard error over draws of both sets, by the delta method.
+
+    The error is the spread of each row's influence on the distance. All influences follow from the one decomposition
+    that gives the distance: with the optimal maps T between the Gaussians, a row z off its own mean moves it by
+    ``2 z·(mean - other mean) + zᵀ (1 - T) z``, up to a constant. The noise of what is estimated in there counts as
+    spread a second time, so that the variance of the distance's second order, as it is for Gaussians, is taken off:
+    where the distributions are equal it is all there is.
+
+    Args:
+        real: The fit of ``real_rows``.
+        real_rows: Features (N, D).
+        fake: Features (M, D).
+        share: This process's share of the rows.
+        ddof: What is taken off the number of rows.
+    """
+    share = share or Share()
+    if fake.shape[0] <= fake.shape[1]:
+        mean = fake.double().mean(dim=0)
+        factor = _centred_factor(fake, mean, ddof)
+        vectors, roots, _ = torch.linalg.svd(real.factor @ factor.T, full_matrices=False)
+        trace, spread = factor.square().sum(), (factor @ factor.T).square().sum()
     else:
-        mean, covariance = _moments(fake, share or Share())
-        trace = covariance.trace()
-        product = real.factor @ covariance @ real.factor.T
-        cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
-    distance: Tensor = (real.mean - mean).square().sum() + real.factor.square().sum() + trace - 2 * cross
-    return distance.clamp(min=0)
+        mean, covariance = moments(fake, share, ddof=ddof)
+        values, vectors = torch.linalg.eigh(_product(real, covariance))
+        roots = values.clamp(min=0).sqrt()
+        trace, spread = covariance.trace(), covariance.square().sum()
+    kept = roots > torch.finfo(roots.dtype).eps * roots.sum()
+    roots, vectors = roots[kept], vectors[:, kept]
+    to_real = real.factor.T @ (vectors / roots.sqrt())
+    to_fake = (real.factor / real.factor.square().sum(dim=1, keepdim=True)).T @ (vectors * roots.sqrt())
+    shift = mean - real.mean
+    delta = _influence(fake, mean, shift, to_real, share) + _influence(real_rows, real.mean, -shift, to_fake, share)
+    n, m = len(real_rows), len(fake)
+    pairs = roots[:, None] * roots / (roots[:, None] + roots)
+    of_covariances = (1 / n + 1 / m) ** 2 * (pairs.square().sum() + pairs.diagonal().square().sum())
+    of_means = 2 * spread / m**2 + 2 * real.factor.square().sum(dim=1).square().sum() / n**2
+    of_means += 4 * roots.square().sum() / (n * m)
+    variance = torch.maximum(delta - of_covariances - of_means, delta / 2)
+    return _distance(real, mean, trace, roots), variance.sqrt()
 
 
-def _centred_factor(features: Tensor, mean: Tensor) -> Tensor:
-    return (features.double() - mean) / sqrt(features.shape[0] - 1)
-
-
-def _moments(features: Tensor, share: Share) -> tuple[Tensor, Tensor]:
+def moments(features: Tensor, share: Share | None = None, *, ddof: int = 1) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D), in one pass and one sum over the processes."""
+    share = share or Share()
     count, dimension = features.shape
     origin = features[0].double()  # any row of the cloud: sums about it lose no digits to a far-off mean
     sums = torch.zeros(dimension + 1, dimension, dtype=torch.float64, device=features.device)
@@ -96,4 +140,32 @@ def _moments(features: Tensor, share: Share) -> tuple[Tensor, Tensor]:
         sums[1:].addmm_(block.T, block)
     sums = share.total(sums)
     shift = sums[0] / count
-    return origin + shift, (sums[1:] - count * torch.outer(shift, shift)) / (count - 1)
+    return origin + shift, (sums[1:] - count * torch.outer(shift, shift)) / (count - ddof)
+
+
+def _distance(real: Gaussian, mean: Tensor, trace: Tensor, roots: Tensor) -> Tensor:
+    distance: Tensor = (real.mean - mean).square().sum() + real.factor.square().sum() + trace - 2 * roots.sum()
+    return distance.clamp(min=0)
+
+
+def _product(real: Gaussian, covariance: Tensor) -> Tensor:
+    product = real.factor @ covariance @ real.factor.T
+    return (product + product.T) / 2
+
+
+def _influence(rows: Tensor, mean: Tensor, shift: Tensor, root: Tensor, share: Share) -> Tensor:
+    """Variance of the mean influence of rows (N, D), where the map to the other set is ``root rootᵀ``."""
+    sums = torch.zeros(2, dtype=torch.float64, device=rows.device)
+    for part in tiles(share.rows(len(rows)), _ROWS):
+        centred = rows[part].double() - mean
+        influence = 2 * centred @ shift + centred.square().sum(dim=1) - (centred @ root).square().sum(dim=1)
+        sums[0] += influence.sum()
+        sums[1] += influence.square().sum()
+    total, squares = share.total(sums)
+    count = len(rows)
+    variance: Tensor = (squares / count - (total / count).square()).clamp(min=0) / (count - 1)
+    return variance
+
+
+def _centred_factor(features: Tensor, mean: Tensor, ddof: int) -> Tensor:
+    return (features.double() - mean) / sqrt(features.shape[0] - ddof)

@@ -1,4 +1,4 @@
-"""Precision and recall: who lies inside the other set's manifold of k-nearest-neighbour balls."""
+"""Precision, recall, density and coverage: who lies inside the other set's manifold of k-nearest-neighbour balls."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_synthqual.metrics.features import check_pair
-from lightning_synthqual.metrics.share import Share, tiles
-
-_TILE = 2048  # rows and columns of a tile of squared distances: 32 MiB of float64
+from lightning_synthqual.metrics.neighbors import squared_radii, within
+from lightning_synthqual.metrics.share import MEMORY, Share
 
 
 class PrecisionRecall(NamedTuple):
@@ -18,7 +17,14 @@ class PrecisionRecall(NamedTuple):
     recall: Tensor
 
 
-def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionRecall:
+class DensityCoverage(NamedTuple):
+    """Density, a float64 scalar of at least 0 (1 for equal distributions), and coverage, one in [0, 1]."""
+
+    density: Tensor
+    coverage: Tensor
+
+
+def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3, memory: int = MEMORY) -> PrecisionRecall:
     """Improved precision and recall of Kynkäänniemi et al. 2019 (arXiv:1904.06991); higher is better.
 
     Precision is the share of fake rows that lie within the ball of some real row (radius: distance to its k-th
@@ -29,13 +35,15 @@ def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionReca
         real: Features (N, D), N > k, any floating dtype, any device.
         fake: Features (M, D), M > k.
         k: Which neighbour gives the radius.
+        memory: Bytes that the tiles of the computation may take.
 
     Returns:
         ``precision`` and ``recall``.
 
     Raises:
-        TypeError: If the features are not floating point.
-        ValueError: If a set has at most ``k`` rows, contains NaN or infinity, or the dimensions differ.
+        TypeError: If the features are no tensors.
+        ValueError: If the features are not floating point, a set has at most ``k`` rows or contains NaN or infinity, or
+            the dimensions differ.
 
     Example:
         >>> import torch
@@ -44,50 +52,102 @@ def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionReca
         [1.0, 0.8333333333333334]
     """
     real, fake = check_pair(real, fake)
-    return precision_recall_within(real, squared_radii(real, k), fake, squared_radii(fake, k))
+    real_radii, fake_radii = (squared_radii(rows, k, memory=memory) for rows in (real, fake))
+    fake_inside, real_inside = insiders(real, real_radii, fake, fake_radii, memory=memory)
+    return PrecisionRecall(fake_inside.double().mean(), real_inside.double().mean())
 
 
-def precision_recall_within(
-    real: Tensor, real_radii: Tensor, fake: Tensor, fake_radii: Tensor, share: Share | None = None
-) -> PrecisionRecall:
-    """Precision and recall where the squared radii (N,), (M,) of both sets are known."""
+def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5, memory: int = MEMORY) -> DensityCoverage:
+    """Density and coverage of Naeem et al. 2020 (arXiv:2002.09797); higher is better.
+
+    Density is the mean number of real rows' balls (radius: distance to the k-th nearest other real row, the border
+    left out) that contain a fake row, divided by k; coverage the share of real rows whose ball contains a fake row.
+    Agrees with prdc. Density exceeds 1 where fake rows crowd into dense regions; coverage does not see bad pictures.
+
+    Args:
+        real: Features (N, D), N > k, any floating dtype, any device.
+        fake: Features (M, D), M >= 2.
+        k: Which neighbour gives the radius.
+        memory: Bytes that the tiles of the computation may take.
+
+    Returns:
+        ``density`` and ``coverage``.
+
+    Raises:
+        TypeError: If the features are no tensors.
+        ValueError: If the features are not floating point, ``real`` has at most ``k`` rows, a set contains NaN or
+            infinity, or the dimensions differ.
+
+    Example:
+        >>> import torch
+        >>> real = torch.arange(6.0)[:, None]
+        >>> [value.item() for value in density_coverage(real, real[:3] + 0.25, k=2)]
+        [1.1666666666666667, 0.6666666666666666]
+    """
+    real, fake = check_pair(real, fake)
+    by_fake, by_real = occupants(real, squared_radii(real, k, memory=memory), fake, memory=memory)
+    return DensityCoverage(by_fake.mean() / k, (by_real > 0).double().mean())
+
+
+def insiders(
+    real: Tensor,
+    real_radii: Tensor,
+    fake: Tensor,
+    fake_radii: Tensor,
+    *,
+    share: Share | None = None,
+    memory: int = MEMORY,
+) -> tuple[Tensor, Tensor]:
+    """Which fake rows (M,) lie in a ball of a real row, and which real rows (N,) in one of a fake row.
+
+    Args:
+        real: Features (N, D).
+        real_radii: Squared radii (N,).
+        fake: Features (M, D).
+        fake_radii: Squared radii (M,).
+        share: This process's share of the fake rows.
+        memory: Bytes that the tiles may take.
+    """
     share = share or Share()
     hits = torch.zeros(len(fake) + len(real), dtype=torch.float64, device=real.device)
-    fake_hits, real_hits = hits[: len(fake)], hits[len(fake) :]
-    for rows in tiles(share.rows(len(fake)), _TILE):
-        y = fake[rows].double()
-        for columns in tiles(range(len(real)), _TILE):
-            squared = squared_distances(y, real[columns].double())
-            fake_hits[rows] += (squared <= real_radii[columns]).any(dim=1)
-            real_hits[columns] += (squared <= fake_radii[rows, None]).any(dim=0)
+    limits = (real_radii[None], fake_radii[:, None])
+    for of_fake, of_real in within(fake, real, limits, share=share, memory=memory):
+        hits[of_fake[0]] = 1
+        hits[len(fake) + of_real[1]] = 1
     hits = share.total(hits) > 0
-    return PrecisionRecall(hits[: len(fake)].double().mean(), hits[len(fake) :].double().mean())
+    return hits[: len(fake)], hits[len(fake) :]
 
 
-def squared_radii(features: Tensor, k: int, share: Share | None = None) -> Tensor:
-    """Squared distance (N,) from each row to its k-th nearest other row."""
-    if not 1 <= k < len(features):
-        raise ValueError(f"`k` must be at least 1 and less than the number of rows, but got k={k}, N={len(features)}.")
+def occupants(
+    real: Tensor, real_radii: Tensor, fake: Tensor, *, share: Share | None = None, memory: int = MEMORY
+) -> tuple[Tensor, Tensor]:
+    """How many real rows' balls each fake row is in (M,), and how many fake rows are in each real row's ball (N,).
+
+    Args:
+        real: Features (N, D).
+        real_radii: Squared radii (N,).
+        fake: Features (M, D).
+        share: This process's share of the fake rows.
+        memory: Bytes that the tiles may take.
+    """
     share = share or Share()
-    radii = torch.zeros(len(features), dtype=torch.float64, device=features.device)
-    for rows in tiles(share.rows(len(features)), _TILE):
-        x = features[rows].double()
-        nearest = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=x.device)
-        for columns in tiles(range(len(features)), _TILE):
-            squared = squared_distances(x, features[columns].double())
-            if rows.start < columns.stop and columns.start < rows.stop:
-                own = torch.arange(max(rows.start, columns.start), min(rows.stop, columns.stop), device=x.device)
-                squared[own - rows.start, own - columns.start] = torch.inf  # a row is not its own neighbour
-            nearest = torch.cat([nearest, squared], dim=1).topk(k, dim=1, largest=False).values
-        radii[rows] = nearest.amax(dim=1)
-    return share.total(radii)
+    counts = torch.zeros(len(fake) + len(real), dtype=torch.float64, device=real.device)
+    for ((i, j),) in within(fake, real, (real_radii[None],), strict=True, share=share, memory=memory):
+        counts[: len(fake)] += i.bincount(minlength=len(fake))
+        counts[len(fake) :] += j.bincount(minlength=len(real))
+    counts = share.total(counts)
+    return counts[: len(fake)], counts[len(fake) :]
 
 
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distances (N, M) of float64 rows (N, D) and (M, D)."""
-    origin = y[0]  # any row of the cloud, so that a far-off mean costs no digits
-    x, y = x - origin, y - origin
-    sizes = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
-    squared = torch.addmm(sizes, x, y.T, alpha=-2.0)
-    # Below the rounding error of this expansion rows count as equal, so that copies are found at distance 0.
-    return torch.where(squared <= 1e-13 * sizes, 0.0, squared)
+def both_sets_error(rows: Tensor, real: int, fake: int) -> Tensor:
+    """Standard error of the mean of ``rows`` over draws of both sets.
+
+    The rows vary by sampling and so do the balls they are held against. The variance of a row, which for rows of 0 and
+    1 is the binomial one, is taken for either: the spread over draws is met to within about a third.
+
+    Args:
+        rows: What each row contributes to the mean.
+        real: Number of real rows.
+        fake: Number of fake rows.
+    """
+    return (rows.double().var(correction=0) * (1 / real + 1 / fake)).sqrt()

@@ -4,24 +4,71 @@ A family computes several scalars from one pair of feature sets; a catalogue lin
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
 
-from lightning_synthqual.metrics.frechet import Gaussian, distance_to_gaussian, fit_gaussian
-from lightning_synthqual.metrics.kernel import Kernel, exact_distance, subset_distance, within_sums
-from lightning_synthqual.metrics.manifold import precision_recall_within, squared_radii
+from lightning_synthqual.metrics.frechet import Gaussian, distance_with_error, fit_gaussian
+from lightning_synthqual.metrics.inception import inception_score
+from lightning_synthqual.metrics.kernel import Kernel, Sums, exact_distance, subset_distance, within_sums
+from lightning_synthqual.metrics.manifold import both_sets_error, insiders, occupants
+from lightning_synthqual.metrics.neighbors import squared_radii
 from lightning_synthqual.metrics.share import Share
 
 Direction = Literal["min", "max"]
 Options = Mapping[str, Any]
+Scores = dict[str, Tensor]
+COMPANIONS = ("_std", "_floor", "_gap")  # what is reported beside a metric, under its name with one of these endings
 
 
 # Named functions, not lambdas: callbacks that hold resolved metrics have to pickle.
 def _two_rows(options: Options) -> int:
     return 2
+
+
+def _nothing(real: Tensor, options: Options, share: Share) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The sample counts of a published protocol.
+
+    Args:
+        num_samples: Generated images, neither more nor fewer.
+        max_real: Real images if there are more, otherwise all of them; ``None``: all of them in any case.
+        reads_real: Whether real images matter at all.
+    """
+
+    num_samples: int
+    max_real: int | None = None
+    reads_real: bool = True
+
+    def fault(self, generated: int, real: int, role: str, complete: bool) -> str | None:
+        """What of an evaluation is not as published, as the end of a sentence, or ``None``.
+
+        Args:
+            generated: Number of generated images.
+            real: Number of images of the reference.
+            role: ``"real"`` or ``"held_out"``.
+            complete: Whether they are all there are.
+        """
+        if generated != self.num_samples:
+            return (
+                f"generates {self.num_samples} images, but here are {generated}. Set `num_samples={self.num_samples}`"
+            )
+        if not self.reads_real:
+            return None
+        if role != "real":
+            return "compares with the training images. Set `reference='real'`"
+        if self.max_real is None:
+            return None if complete else f"takes all real images, but here are {real} of them. Set `num_real=None`"
+        if real > self.max_real or (real < self.max_real and not complete):
+            return f"takes {self.max_real} real images, but here are {real}. Set `num_real={self.max_real}`"
+        return None
 
 
 @dataclass(frozen=True)
@@ -31,18 +78,27 @@ class Family:
     Args:
         name: The key of ``options`` that concerns the family.
         prepare: ``(real, options, share) -> state``: the part that depends on the reference alone, done once.
-        score: ``(real, state, fake, options, share) -> {value: scalar}``.
+        score: ``(real, state, fake, options, share) -> {value: scalar}``, with standard errors as ``<value>_std``.
         options: What ``options[name]`` may hold, with the defaults.
         min_rows: Fewest rows a set may have, given the options.
         wants_more_rows_than_columns: Whether the estimate is biased for N < D, which is worth a warning.
+        output: Which of the extractor's outputs it reads; ``None``: its embedding.
+        floor: Whether real images of the reference's kind have a value worth knowing, and if so with how many of them:
+            as many as were generated where the value depends on the number, else all.
+        gap: Whether values against held-out and against training images may be subtracted.
+        protocol: The sample counts without which the family's names are not to be used.
     """
 
     name: str
     prepare: Callable[[Tensor, Options, Share], Any]
-    score: Callable[[Tensor, Any, Tensor, Options, Share], dict[str, Tensor]]
+    score: Callable[[Tensor, Any, Tensor, Options, Share], Scores]
     options: Options = field(default_factory=dict)
     min_rows: Callable[[Options], int] = _two_rows
     wants_more_rows_than_columns: bool = False
+    output: str | None = None
+    floor: Literal["of all", "of as many"] | None = None
+    gap: bool = False
+    protocol: Protocol | None = None
 
 
 @dataclass(frozen=True)
@@ -73,35 +129,78 @@ class Metric:
     extractor: str
 
 
-def _prepare_frechet(real: Tensor, options: Options, share: Share) -> Gaussian:
-    return fit_gaussian(real, share)
+def _prepare_frechet(real: Tensor, options: Options, share: Share, ddof: int = 1) -> Gaussian:
+    return fit_gaussian(real, share, ddof=ddof)
 
 
-def _score_frechet(real: Tensor, state: Gaussian, fake: Tensor, options: Options, share: Share) -> dict[str, Tensor]:
-    return {"distance": distance_to_gaussian(state, fake, share)}
+def _score_frechet(
+    real: Tensor, state: Gaussian, fake: Tensor, options: Options, share: Share, ddof: int = 1
+) -> Scores:
+    distance, error = distance_with_error(state, real, fake, share, ddof=ddof)
+    return {"distance": distance, "distance_std": error}
 
 
-def _kernel(options: Options) -> Kernel:
+def _polynomial(options: Options) -> Kernel:
     return Kernel("polynomial", options["degree"], options["gamma"], options["coef0"])
+
+
+def _rbf(options: Options) -> Kernel:
+    return Kernel("rbf", sigma=options["sigma"])
 
 
 def _kernel_rows(options: Options) -> int:
     return 3 if options["subsets"] is None else int(options["subset_size"])
 
 
-def _prepare_kernel(real: Tensor, options: Options, share: Share) -> Tensor | None:
-    return within_sums(real, _kernel(options), share) if options["subsets"] is None else None
+def _three_rows(options: Options) -> int:
+    return 3
+
+
+def _prepare_kernel(kernel: Callable[[Options], Kernel], real: Tensor, options: Options, share: Share) -> Sums | None:
+    return within_sums(real, kernel(options), share) if options.get("subsets") is None else None
 
 
 def _score_kernel(
-    real: Tensor, state: Tensor | None, fake: Tensor, options: Options, share: Share
-) -> dict[str, Tensor]:
+    kernel: Callable[[Options], Kernel], real: Tensor, state: Sums | None, fake: Tensor, options: Options, share: Share
+) -> Scores:
     if options["subsets"] is None:
-        result = exact_distance(real, fake, _kernel(options), real_sums=state, share=share)
+        result = exact_distance(real, fake, kernel(options), real_sums=state, share=share)
     else:
         drawing = {key: options[key] for key in ("subsets", "subset_size", "seed")}
-        result = subset_distance(real, fake, _kernel(options), **drawing)
+        result = subset_distance(real, fake, kernel(options), **drawing)
     return {"distance": result.value, "distance_std": result.std}
+
+
+def _score_cmmd(real: Tensor, state: Sums, fake: Tensor, options: Options, share: Share) -> Scores:
+    unbiased, scale = options["unbiased"], options["scale"]
+    result = exact_distance(real, fake, _rbf(options), unbiased=unbiased, real_sums=state, share=share)
+    return {"distance": scale * result.value, "distance_std": scale * result.std}
+
+
+def _score_stylegan_kernel(real: Tensor, state: None, fake: Tensor, options: Options, share: Share) -> Scores:
+    size = min(len(real), len(fake), 1000)
+    result = subset_distance(real, fake, Kernel(), subsets=100, subset_size=size, seed=0)
+    return {"distance": result.value, "distance_std": result.std}
+
+
+def _inception_rows(options: Options) -> int:
+    return max(2, int(options["splits"]))
+
+
+def _score_inception(real: Tensor, state: None, fake: Tensor, options: Options, share: Share) -> Scores:
+    result = inception_score(fake, splits=options["splits"], seed=options["seed"])
+    if options["splits"] == 1:
+        return {"score": result.mean}
+    return {"score": result.mean, "score_std": result.std / (options["splits"] - 1) ** 0.5}
+
+
+def _ten_rows(options: Options) -> int:
+    return 10
+
+
+def _score_stylegan_inception(real: Tensor, state: None, fake: Tensor, options: Options, share: Share) -> Scores:
+    result = inception_score(fake)
+    return {"score": result.mean, "score_std": result.std}
 
 
 def _manifold_rows(options: Options) -> int:
@@ -112,23 +211,64 @@ def _prepare_manifold(real: Tensor, options: Options, share: Share) -> Tensor:
     return squared_radii(real, options["k"], share)
 
 
-def _score_manifold(real: Tensor, state: Tensor, fake: Tensor, options: Options, share: Share) -> dict[str, Tensor]:
+def _score_manifold(real: Tensor, state: Tensor, fake: Tensor, options: Options, share: Share) -> Scores:
     fake_radii = squared_radii(fake, options["k"], share)
-    return precision_recall_within(real, state, fake, fake_radii, share)._asdict()
+    fake_inside, real_inside = insiders(real, state, fake, fake_radii, share=share)
+    return _means({"precision": fake_inside.double(), "recall": real_inside.double()}, real, fake)
 
 
+def _score_density(real: Tensor, state: Tensor, fake: Tensor, options: Options, share: Share) -> Scores:
+    by_fake, by_real = occupants(real, state, fake, share=share)
+    return _means({"density": by_fake / options["k"], "coverage": (by_real > 0).double()}, real, fake)
+
+
+def _means(rows: dict[str, Tensor], real: Tensor, fake: Tensor) -> Scores:
+    values = {name: row.mean() for name, row in rows.items()}
+    return values | {f"{name}_std": both_sets_error(row, len(real), len(fake)) for name, row in rows.items()}
+
+
+_SUBSETS: Options = {"subsets": None, "subset_size": 1000, "seed": 0}
 FRECHET = Family(
     "fid",
     prepare=_prepare_frechet,
     score=_score_frechet,
     wants_more_rows_than_columns=True,
+    floor="of as many",
 )
 KERNEL = Family(
     "kid",
-    prepare=_prepare_kernel,
-    score=_score_kernel,
-    options={"degree": 3, "gamma": None, "coef0": 1.0, "subsets": None, "subset_size": 1000, "seed": 0},
+    prepare=partial(_prepare_kernel, _polynomial),
+    score=partial(_score_kernel, _polynomial),
+    options={"degree": 3, "gamma": None, "coef0": 1.0, **_SUBSETS},
     min_rows=_kernel_rows,
+    floor="of all",
+    gap=True,
+)
+RBF = Family(
+    "kid_rbf",
+    prepare=partial(_prepare_kernel, _rbf),
+    score=partial(_score_kernel, _rbf),
+    options={"sigma": 10.0, **_SUBSETS},
+    min_rows=_kernel_rows,
+    floor="of all",
+    gap=True,
+)
+CMMD = Family(
+    "cmmd",
+    prepare=partial(_prepare_kernel, _rbf),
+    score=_score_cmmd,
+    options={"sigma": 10.0, "scale": 1000.0, "unbiased": False},
+    min_rows=_three_rows,
+    floor="of as many",
+    gap=True,
+)
+INCEPTION = Family(
+    "isc",
+    prepare=_nothing,
+    score=_score_inception,
+    options={"splits": 10, "seed": None},
+    min_rows=_inception_rows,
+    output="logits",
 )
 MANIFOLD = Family(
     "precision",
@@ -137,14 +277,54 @@ MANIFOLD = Family(
     options={"k": 3},
     min_rows=_manifold_rows,
 )
+DENSITY = Family(
+    "density",
+    prepare=_prepare_manifold,
+    score=_score_density,
+    options={"k": 5},
+    min_rows=_manifold_rows,
+)
+# StyleGAN's protocols: covariances divided by N, 100 subsets of at most 1000, 10 contiguous splits.
+FID50K = Family(
+    "fid50k",
+    prepare=partial(_prepare_frechet, ddof=0),
+    score=partial(_score_frechet, ddof=0),
+    wants_more_rows_than_columns=True,
+    protocol=Protocol(50_000, max_real=50_000),
+)
+FID50K_FULL = replace(FID50K, name="fid50k_full", protocol=Protocol(50_000))
+KID50K_FULL = Family(
+    "kid50k_full",
+    prepare=_nothing,
+    score=_score_stylegan_kernel,
+    protocol=Protocol(50_000, max_real=1_000_000),
+)
+IS50K = Family(
+    "is50k",
+    prepare=_nothing,
+    score=_score_stylegan_inception,
+    min_rows=_ten_rows,
+    output="logits",
+    protocol=Protocol(50_000, reads_real=False),
+)
 
 CATALOGUE: dict[str, Entry] = {
     "fid": Entry(FRECHET, "distance", "min", extractor="inception"),
     "fd": Entry(FRECHET, "distance", "min", suffixed=True),
     "kid": Entry(KERNEL, "distance", "min", extractor="inception"),
+    "kid_rbf": Entry(RBF, "distance", "min", extractor="inception"),
     "kd": Entry(KERNEL, "distance", "min", suffixed=True),
+    "kd_rbf": Entry(RBF, "distance", "min", suffixed=True),
+    "cmmd": Entry(CMMD, "distance", "min", extractor="clip"),
+    "isc": Entry(INCEPTION, "score", "max", extractor="inception"),
     "precision": Entry(MANIFOLD, "precision", "max", extractor="inception", suffixed=True),
     "recall": Entry(MANIFOLD, "recall", "max", extractor="inception", suffixed=True),
+    "density": Entry(DENSITY, "density", "max", extractor="inception", suffixed=True),
+    "coverage": Entry(DENSITY, "coverage", "max", extractor="inception", suffixed=True),
+    "fid50k": Entry(FID50K, "distance", "min", extractor="inception"),
+    "fid50k_full": Entry(FID50K_FULL, "distance", "min", extractor="inception"),
+    "kid50k_full": Entry(KID50K_FULL, "distance", "min", extractor="inception"),
+    "is50k": Entry(IS50K, "score", "max", extractor="inception"),
 }
 
 
@@ -169,6 +349,12 @@ def resolve(names: Iterable[str], extractors: Iterable[str]) -> tuple[Metric, ..
     if not unique:
         raise ValueError("`metrics` is empty. Name at least one, for example `metrics=('fid', 'kid')`.")
     known = tuple(extractors)
+    for extractor in known:
+        if extractor.endswith(COMPANIONS):
+            raise ValueError(
+                f"An extractor must not be called {extractor!r}: names that end in {', '.join(COMPANIONS)} belong to "
+                "what is reported beside a metric. Rename it."
+            )
     return tuple(_resolve(name, known) for name in unique)
 
 
@@ -176,32 +362,48 @@ def _resolve(name: str, extractors: tuple[str, ...]) -> Metric:
     entry = CATALOGUE.get(name)
     if entry is not None and entry.extractor is not None:
         return Metric(name, entry, entry.extractor)
+    readings = [(entry, suffix) for entry, suffix in _split(name) if suffix in extractors]
+    if len(readings) > 1:
+        raise ValueError(
+            f"Metric {name!r} could be that of extractor {' or '.join(repr(suffix) for _, suffix in readings)}. "
+            "Rename one of them."
+        )
+    if readings:
+        return Metric(name, *readings[0])
+    for _, suffix in _split(name):
+        if entry is None and suffix and not get_close_matches(suffix, extractors):
+            raise ValueError(
+                f"Metric {name!r} needs an extractor {suffix!r}, which is not known (known: {', '.join(extractors)}). "
+                f"Pass your own as `extractors={{{suffix!r}: module}}`."
+            )
     valid = [n for n, e in CATALOGUE.items() if e.extractor]
     valid += [f"{n}_{extractor}" for n, e in CATALOGUE.items() if e.suffixed for extractor in extractors]
-    stem, _, suffix = name.partition("_")
-    entry = CATALOGUE.get(stem)
-    if entry is not None and entry.suffixed and suffix in extractors:
-        return Metric(name, entry, suffix)
-    if entry is not None and entry.suffixed and suffix and not get_close_matches(suffix, extractors):
-        raise ValueError(
-            f"Metric {name!r} needs an extractor {suffix!r}, which is not known (known: {', '.join(extractors)}). "
-            f"Pass your own as `extractors={{{suffix!r}: module}}`."
-        )
     nearest = get_close_matches(name.lower(), valid, n=1, cutoff=0.0)[0]
     raise ValueError(f"Unknown metric {name!r}; did you mean {nearest!r}? Known names: {', '.join(valid)}.")
+
+
+def _split(name: str) -> list[tuple[Entry, str]]:
+    """The ways to read a name as ``<metric>_<extractor>``, the longest metric name first."""
+    stems = sorted((stem for stem, entry in CATALOGUE.items() if entry.suffixed), key=len, reverse=True)
+    return [(CATALOGUE[stem], name[len(stem) + 1 :]) for stem in stems if name.startswith(f"{stem}_")]
 
 
 def direction(name: str) -> Direction | None:
     """Whether lower (``"min"``) or higher (``"max"``) values of a reported scalar are better; ``None`` if unknown.
 
+    A floor belongs to the data and is neither.
+
     Example:
         >>> direction("fd_wavelet"), direction("recall"), direction("loss")
         ('min', 'max', None)
     """
-    entry = CATALOGUE.get(name) or CATALOGUE.get(name.partition("_")[0])
-    if entry is None:
+    stem = name
+    for companion in COMPANIONS:
+        stem = stem.removesuffix(companion)
+    entries = [CATALOGUE[stem]] if stem in CATALOGUE else [entry for entry, _ in _split(stem)]
+    if not entries or name.endswith("_floor"):
         return None
-    return "min" if name.endswith("_std") else entry.direction
+    return "min" if stem != name else entries[0].direction
 
 
 def complete_options(options: Mapping[str, Options] | None) -> dict[str, dict[str, Any]]:

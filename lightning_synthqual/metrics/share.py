@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import sqrt
 
 from torch import Tensor
+
+MEMORY = 64 * 2**20  # bytes that the tiles of a computation may take
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -34,3 +37,23 @@ def tiles(rows: range, size: int) -> Iterator[slice]:
     """Cut ``rows`` into consecutive slices of at most ``size``."""
     for start in range(rows.start, rows.stop, size):
         yield slice(start, min(start + size, rows.stop))
+
+
+def tile_size(columns: int, memory: int = MEMORY) -> int:
+    """Side of a square tile that fits ``memory`` bytes together with the two blocks of rows it is made from.
+
+    Args:
+        columns: D of the rows.
+        memory: Bytes for float64 numbers: the tile and the two blocks.
+
+    Raises:
+        ValueError: If not even one row of each fits.
+
+    Example:
+        >>> tile_size(2048), tile_size(64, memory=2**20)
+        (1499, 303)
+    """
+    side = int(sqrt(columns**2 + memory / 8)) - columns
+    if side < 1:
+        raise ValueError(f"`memory` of {memory} bytes is too little for rows of {columns} columns. Give more.")
+    return side

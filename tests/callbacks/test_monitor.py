@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import QualityMonitor, Report, evaluate
+from lightning_synthqual.extractors.base import Extractor, Identity
 
 
 class Probe(Callback):
@@ -231,7 +232,8 @@ def test_every_report_is_on_disk_with_its_pictures(tiny_gan, monitor, trainer, l
     assert [Report.from_json(line) for line in lines] == quality.reports
     row = json.loads(lines[0])
     assert set(row) == {"step", "epoch", "scalars", "protocol", "timings"}
-    assert {"fd_wavelet", "kd_pixels", "kd_pixels_std", "recall_wavelet"} == set(row["scalars"])
+    metrics = ("fd_wavelet", "kd_pixels", "recall_wavelet")
+    assert {name + suffix for name in metrics for suffix in ("", "_std")} == set(row["scalars"])
     pictures = sorted(path.name for path in tmp_path.rglob("samples/*.png"))
     assert pictures == ["step=3.png", "step=7.png"]
 
@@ -353,6 +355,26 @@ def test_a_corrupt_cache_file_is_recomputed(tiny_gan, monitor, trainer, loader, 
     assert second.reports[0].scalars == first.reports[0].scalars
 
 
+def test_held_out_images_give_floors_and_gaps(tiny_gan, monitor, trainer, loader, images):
+    quality = monitor(held_out=TensorDataset(images[:31].flip(3)), num_samples=30)
+    trainer(quality, fast_dev_run=True).fit(tiny_gan(), loader)
+    trainer(quality, max_epochs=2).fit(tiny_gan(), loader)
+    first, *_, last = quality.reports[1:]
+    beside = {"fd_wavelet_floor", "kd_pixels_floor", "kd_pixels_gap"}
+    assert beside == {name for name in last.scalars if name.endswith(("_floor", "_gap"))}
+    assert first.scalars["fd_wavelet_floor"] == last.scalars["fd_wavelet_floor"]
+    assert first.scalars["kd_pixels_gap"] != last.scalars["kd_pixels_gap"]
+    assert last.protocol["counterpart"]["role"] == "held_out"
+
+
+def test_published_protocols_show_their_counts_before_the_training(tiny_gan, monitor, trainer, loader, monkeypatch):
+    network = Extractor(torch.nn.Flatten(), Identity("inception", "custom", "none"))
+    monkeypatch.setattr("lightning_synthqual.evaluation.evaluator.load_configured", lambda *_: network)
+    with pytest.raises(ValueError, match=r"fid50k_full is a published protocol.*Set `num_samples=50000`"):
+        trainer(monitor(metrics=("fid50k_full",))).fit(tiny_gan(), loader)
+    trainer(monitor(metrics=("fid50k_full",)), fast_dev_run=True).fit(tiny_gan(), loader)
+
+
 def test_reference_held_out(tiny_gan, monitor, trainer, loader, images):
     other = TensorDataset(images[:31].flip(3))
     quality = monitor(reference="held_out", held_out=other)
@@ -392,7 +414,7 @@ def test_a_users_network_as_extractor(tiny_gan, monitor, trainer, loader):
         },
     )
     trainer(quality).fit(tiny_gan(), loader)
-    assert set(quality.reports[0].scalars) == {"fd_mine", "kd_flat", "kd_flat_std"}
+    assert set(quality.reports[0].scalars) == {"fd_mine", "fd_mine_std", "kd_flat", "kd_flat_std"}
     assert network[1].weight.requires_grad
 
 

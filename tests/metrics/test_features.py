@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics import frechet_distance, kernel_distance, precision_recall
+from lightning_synthqual.metrics import (
+    cmmd,
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
 from lightning_synthqual.metrics.features import check_features, check_pair
 
 Cloud = Callable[..., Tensor]
@@ -16,7 +22,9 @@ COMPUTE: dict[str, Compute] = {
     "kernel": lambda real, fake: list(kernel_distance(real, fake)),
     "rbf": lambda real, fake: list(kernel_distance(real, fake, kernel="rbf")),
     "subsets": lambda real, fake: list(kernel_distance(real, fake, subsets=3, subset_size=5)),
+    "cmmd": lambda real, fake: [cmmd(real, fake)],
     "precision_recall": lambda real, fake: list(precision_recall(real, fake)),
+    "density_coverage": lambda real, fake: list(density_coverage(real, fake)),
 }
 every_metric = pytest.mark.parametrize("compute", COMPUTE.values(), ids=COMPUTE)
 
@@ -34,10 +42,10 @@ BAD: dict[str, tuple[Callable[[Tensor], Any], type[Exception], str]] = {
     "nan": (lambda x: spoilt(x, torch.nan), ValueError, r"`{role}` .*NaN or infinity, first in row 4 \(2 rows in all"),
     "inf": (lambda x: spoilt(x, torch.inf), ValueError, r"`{role}` .*NaN or infinity, first in row 4 \(2 rows in all"),
     "-inf": (lambda x: spoilt(x, -torch.inf), ValueError, r"`{role}` .*NaN or infinity, first in row 4"),
-    "int64": (lambda x: x.long(), TypeError, "`{role}` .*floating point tensor, but got torch.int64"),
-    "uint8": (lambda x: x.byte(), TypeError, "`{role}` .*floating point tensor, but got torch.uint8"),
-    "bool": (lambda x: x > 0, TypeError, "`{role}` .*floating point tensor, but got torch.bool"),
-    "complex": (lambda x: x + 0j, TypeError, "`{role}` .*floating point tensor, but got torch.complex128"),
+    "int64": (lambda x: x.long(), ValueError, "`{role}` .*floating point tensor, but got torch.int64"),
+    "uint8": (lambda x: x.byte(), ValueError, "`{role}` .*floating point tensor, but got torch.uint8"),
+    "bool": (lambda x: x > 0, ValueError, "`{role}` .*floating point tensor, but got torch.bool"),
+    "complex": (lambda x: x + 0j, ValueError, "`{role}` .*floating point tensor, but got torch.complex128"),
     "numpy": (lambda x: x.numpy(), TypeError, "`{role}` .*floating point tensor, but got ndarray"),
     "list": (lambda x: x.tolist(), TypeError, "`{role}` .*floating point tensor, but got list"),
     "1-D": (lambda x: x[:, 0], ValueError, r"`{role}` .*shape \(N, D\), but got \(9,\)"),
@@ -106,3 +114,22 @@ def test_good_features_pass_unchanged(cloud: Cloud) -> None:
     real, fake = cloud(0, 2, 1), cloud(1, 5, 1)
     assert torch.equal(check_features(real, "real"), real)
     assert all(torch.equal(*both) for both in zip(check_pair(real, fake), (real, fake), strict=True))
+
+
+@every_metric
+@pytest.mark.parametrize("fake", ["one point", "one real row", "zeros", "two points"])
+def test_a_collapsed_generator_has_finite_values(cloud: Cloud, compute: Compute, fake: str) -> None:
+    real = cloud(0, 40, 6)
+    points = {
+        "one point": torch.full((1, 6), 3.3).double(),
+        "one real row": real[:1],
+        "zeros": torch.zeros(1, 6),
+        "two points": real[:2],
+    }[fake]
+    assert all(value.isfinite() for value in compute(real, points.repeat(30 // len(points), 1)))
+
+
+def test_fewest_rows_can_be_chosen(cloud: Cloud) -> None:
+    assert len(check_features(cloud(0, 1, 3), "real", least=1)) == 1
+    with pytest.raises(ValueError, match="0 feature rows, but at least 1"):
+        check_features(cloud(0, 1, 3)[:0], "real", least=1)

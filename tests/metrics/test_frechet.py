@@ -10,7 +10,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lightning_synthqual.metrics import frechet, frechet_distance
-from lightning_synthqual.metrics.frechet import distance_to_gaussian, fit_gaussian
+from lightning_synthqual.metrics.frechet import distance_to_gaussian, distance_with_error, fit_gaussian, moments
 
 Golden = Callable[[str], tuple[Tensor, ...]]
 Cloud = Callable[..., Tensor]
@@ -198,3 +198,94 @@ def test_grows_with_the_square_of_the_unit(cloud: Cloud, seed: int, n: int, m: i
     real, fake = cloud(seed, n, d), cloud(seed + 1, m, d, centre=0.5)
     scaled = frechet_distance(factor * real, factor * fake).item() / factor**2
     assert scaled == pytest.approx(frechet_distance(real, fake).item(), abs=1e-9 * size(real, fake))
+
+
+# StyleGAN3 (commit c233a91), metrics.frechet_inception_distance, which divides covariances by N.
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("A", 37.395946260920525),
+        ("B", 9.420918299567825),
+        ("C", 115.57516650663494),
+        ("D", 291.1251923343172),
+        ("E", 0.4524851844370667),
+        ("F", 1.808731705626898),
+    ],
+)
+def test_golden_with_covariances_divided_by_n(golden: Golden, case: str, expected: float) -> None:
+    real, fake, _ = golden(case)
+    gaussian = fit_gaussian(real, ddof=0)
+    assert distance_to_gaussian(gaussian, fake, ddof=0).item() == pytest.approx(expected, rel=1e-6, abs=1e-4)
+    assert distance_with_error(gaussian, real, fake, ddof=0)[0].item() == pytest.approx(expected, rel=1e-6, abs=1e-4)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_moments(cloud: Cloud, ddof: int) -> None:
+    rows = cloud(0, 30, 4, centre=3.0)
+    mean, covariance = moments(rows, ddof=ddof)
+    torch.testing.assert_close(mean, rows.mean(dim=0))
+    torch.testing.assert_close(covariance, rows.T.cov(correction=ddof))
+
+
+def test_the_distance_with_error_is_the_distance(pair: tuple[Tensor, Tensor]) -> None:
+    real, fake = pair
+    distance, error = distance_with_error(fit_gaussian(real), real, fake)
+    assert distance.item() == pytest.approx(frechet_distance(real, fake).item(), rel=1e-8)
+    assert error.isfinite()
+    assert error > 0
+
+
+def test_influences_are_what_leaving_a_row_out_changes(cloud: Cloud) -> None:
+    """Far apart, where what is second order is small, the error is that of the jackknife."""
+    real, fake = cloud(0, 120, 3), cloud(1, 80, 3, centre=1.5, spread=2.0)
+
+    def jackknife(rows: Tensor, distance: Callable[[Tensor], Tensor]) -> float:
+        values = [distance(torch.cat([rows[:i], rows[i + 1 :]])) for i in range(len(rows))]
+        return (len(rows) - 1) * torch.stack(values).var(correction=0).item()
+
+    variance = jackknife(real, lambda rows: frechet_distance(rows, fake))
+    variance += jackknife(fake, lambda rows: frechet_distance(real, rows))
+    assert distance_with_error(fit_gaussian(real), real, fake)[1].item() == pytest.approx(variance**0.5, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "n", "m", "centre", "spread"),
+    [
+        pytest.param(8, 200, 150, 0.3, 1.2, id="unlike"),
+        pytest.param(8, 200, 200, 0.0, 1.0, id="equal"),
+        pytest.param(8, 400, 60, 0.1, 1.0, id="unequal numbers"),
+        pytest.param(40, 25, 30, 0.2, 1.1, id="fewer rows than columns"),
+    ],
+)
+def test_error_tells_the_spread_over_200_independent_draws(
+    dimension: int, n: int, m: int, centre: float, spread: float
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    mixing = torch.eye(dimension) + 0.2 * torch.randn(dimension, dimension, generator=draw)
+    values, errors = [], []
+    for _ in range(200):
+        real = torch.randn(n, dimension, generator=draw) @ mixing
+        fake = centre + spread * torch.randn(m, dimension, generator=draw) @ mixing
+        distance, error = distance_with_error(fit_gaussian(real), real, fake)
+        values.append(distance)
+        errors.append(error)
+    ratio = torch.stack(errors).mean() / torch.stack(values).std()
+    assert ratio.item() == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("rows", [60, 6])
+def test_error_of_a_collapsed_generator_is_finite(cloud: Cloud, rows: int) -> None:
+    real = cloud(0, 50, 8)
+    distance, error = distance_with_error(fit_gaussian(real), real, real[:1].expand(rows, -1))
+    assert distance.isfinite()
+    assert error.isfinite()
+    same = real[:1].expand(20, -1)
+    assert [v.item() for v in distance_with_error(fit_gaussian(same), same, same)] == [0.0, 0.0]
+
+
+def test_grows_with_the_shift_of_the_mean(cloud: Cloud) -> None:
+    real, fake = cloud(0, 60, 6), cloud(1, 50, 6)
+    away = fake.mean(dim=0) - real.mean(dim=0)
+    values = [frechet_distance(real, fake + step * away).item() for step in (0, 0.5, 1, 2, 5)]
+    assert values == sorted(values)
+    assert len(set(values)) == 5

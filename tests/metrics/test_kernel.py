@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch_fidelity.metric_kid import kernel_mmd, kid_features_to_metric
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from lightning_synthqual.metrics import cmmd, kernel_distance
 from lightning_synthqual.metrics import kernel as kernel_module
-from lightning_synthqual.metrics import kernel_distance
 from lightning_synthqual.metrics.kernel import Kernel, exact_distance, within_sums
 
 Golden = Callable[[str], tuple[Tensor, ...]]
@@ -146,35 +146,97 @@ def test_rbf_by_definition(cloud: Cloud) -> None:
     assert kernel_distance(real, fake, kernel="rbf", sigma=1.5).value.item() == pytest.approx(expected, rel=1e-11)
 
 
-def test_std_is_the_jackknife_of_leaving_each_row_out(cloud: Cloud) -> None:
-    real, fake = cloud(0, 6, 3), cloud(1, 5, 3, centre=0.5)
+def test_std_is_the_jackknife_less_what_it_counts_twice(cloud: Cloud) -> None:
+    real, fake, kernel = cloud(0, 6, 3), cloud(1, 5, 3, centre=0.5), Kernel()
 
-    def variance(values: list[Tensor]) -> float:
+    def jackknife(values: list[Tensor]) -> float:
         return (len(values) - 1) * torch.stack(values).var(correction=0).item()
 
     without_real = [kernel_distance(torch.cat([real[:i], real[i + 1 :]]), fake).value for i in range(6)]
     without_fake = [kernel_distance(real, torch.cat([fake[:j], fake[j + 1 :]])).value for j in range(5)]
-    expected = (variance(without_real) + variance(without_fake)) ** 0.5
-    assert kernel_distance(real, fake).std.item() == pytest.approx(expected, rel=1e-10)
+    pairs = 0.0
+    for rows in (real, fake):
+        gram = kernel(rows, rows)
+        n = len(gram)
+        means = (gram.sum(dim=1) - gram.diagonal()) / (n - 1)
+        rest = (gram - means[:, None] - means + means.mean()).fill_diagonal_(0.0)
+        pairs += 2 * rest.square().sum().item() / (n * (n - 1)) ** 2
+    gram = kernel(real, fake)
+    rest = gram - gram.mean(dim=1, keepdim=True) - gram.mean(dim=0) + gram.mean()
+    pairs += 4 * rest.square().sum().item() / 30**2
+    whole = jackknife(without_real) + jackknife(without_fake)
+    assert whole - pairs > whole / 2
+    assert kernel_distance(real, fake).std.item() == pytest.approx((whole - pairs) ** 0.5, rel=1e-10)
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel": "rbf", "sigma": 3.0}])
-@pytest.mark.parametrize(
-    ("centre", "spread", "lowest", "highest"), [(0.7, 1.2, 0.8, 1.25), (0.0, 1.0, 1.0, 1.6)], ids=["unlike", "equal"]
-)
-def test_std_tells_the_spread_over_independent_draws(
-    options: dict[str, Any], centre: float, spread: float, lowest: float, highest: float
+@pytest.mark.parametrize(("centre", "spread"), [(0.7, 1.2), (0.2, 1.0), (0.0, 1.0)], ids=["unlike", "close", "equal"])
+@pytest.mark.parametrize(("n", "m"), [(60, 45), (100, 30)])
+def test_std_tells_the_spread_over_200_independent_draws(
+    options: dict[str, Any], centre: float, spread: float, n: int, m: int
 ) -> None:
     draw = torch.Generator().manual_seed(0)
     values, stds = [], []
     for _ in range(200):
-        real = torch.randn(60, 8, generator=draw)
-        fake = centre + spread * torch.randn(45, 8, generator=draw)
+        real = torch.randn(n, 8, generator=draw)
+        fake = centre + spread * torch.randn(m, 8, generator=draw)
         distance = kernel_distance(real, fake, **options)
         values.append(distance.value)
         stds.append(distance.std)
     ratio = torch.stack(stds).mean() / torch.stack(values).std()
-    assert lowest <= ratio.item() <= highest
+    assert ratio.item() == pytest.approx(1.0, abs=0.15)
+
+
+# cmmd-pytorch (commit f7673a9), distance.mmd on float64 rows of length 1.
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("A", 0.3312624075197945),
+        ("B", 0.021056151854104144),
+        ("C", 0.12981437545778185),
+        ("D", 10.095235593009955),
+        ("E", 0.0018283059355361786),
+        ("F", 1.1637798630421692),
+    ],
+)
+def test_golden_cmmd(golden: Golden, case: str, expected: float) -> None:
+    real, fake = (rows.double() / rows.double().norm(dim=1, keepdim=True) for rows in golden(case)[:2])
+    assert cmmd(real, fake).item() == pytest.approx(expected, abs=1e-8)
+    assert cmmd(real.float(), fake.float()).item() == pytest.approx(expected, abs=2e-4)
+
+
+def test_cmmd_by_definition(cloud: Cloud) -> None:
+    real, fake = (rows / rows.norm(dim=1, keepdim=True) for rows in (cloud(0, 9, 4), cloud(1, 7, 4, centre=0.5)))
+
+    def kernels(x: Tensor, y: Tensor) -> Tensor:
+        return torch.tensor([[exp(-float((a - b).square().sum()) / (2 * 0.5**2)) for b in y] for a in x]).double()
+
+    xx, yy, xy = kernels(real, real), kernels(fake, fake), kernels(real, fake)
+    biased = xx.mean() + yy.mean() - 2 * xy.mean()
+    assert cmmd(real, fake, sigma=0.5, scale=10.0).item() == pytest.approx(10 * biased.item(), rel=1e-5)
+    unbiased = (xx.sum() - 9) / 72 + (yy.sum() - 7) / 42 - 2 * xy.mean()
+    assert cmmd(real, fake, sigma=0.5, scale=1.0, unbiased=True).item() == pytest.approx(unbiased.item(), rel=1e-5)
+
+
+def test_cmmd_of_identical_sets_is_zero(cloud: Cloud) -> None:
+    real = cloud(0, 40, 8)
+    assert cmmd(real, real).item() == pytest.approx(0.0, abs=1e-12)
+    assert cmmd(real, real.flip(0)).item() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("distance", [lambda x, y: kernel_distance(x, y).value, cmmd], ids=["kid", "cmmd"])
+def test_grows_with_the_shift_of_the_mean(cloud: Cloud, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
+    real, fake = cloud(0, 60, 6), cloud(1, 50, 6)
+    values = [distance(real, fake + shift).item() for shift in (0.5, 1.0, 2.0, 4.0)]
+    assert values == sorted(values)
+    assert len(set(values)) == 4
+
+
+def test_what_is_known_of_the_real_rows_is_not_computed_again(cloud: Cloud) -> None:
+    real, fake, kernel = cloud(0, 30, 5), cloud(1, 20, 5), Kernel("rbf", sigma=2.0)
+    sums = within_sums(real, kernel)
+    other = exact_distance(real, fake, kernel, real_sums=sums._replace(rows=2 * sums.rows)).value
+    assert other != exact_distance(real, fake, kernel).value
 
 
 def test_unbiased_for_equal_distributions() -> None:
@@ -219,7 +281,8 @@ def test_known_sums_of_the_real_rows_give_the_same_distance(cloud: Cloud) -> Non
     real, fake, kernel = cloud(0, 30, 5), cloud(1, 20, 5, centre=0.5), Kernel()
     sums = within_sums(real, kernel)
     gram = kernel(real, real).fill_diagonal_(0.0)
-    torch.testing.assert_close(sums, gram.sum(dim=1), rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(sums.rows, gram.sum(dim=1), rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(sums.squares, gram.square().sum(), rtol=1e-12, atol=0.0)
     assert exact_distance(real, fake, kernel, real_sums=sums) == kernel_distance(real, fake)
 
 
@@ -228,7 +291,7 @@ def test_tile_size_does_not_matter(cloud: Cloud, monkeypatch: pytest.MonkeyPatch
     real, fake = cloud(0, 101, 8), cloud(1, 67, 8, centre=0.5)
     expected = kernel_distance(real, fake, **options)
     for tile in (1, 7, 13):
-        monkeypatch.setattr(kernel_module, "_TILE", tile)
+        monkeypatch.setattr(kernel_module, "tile_size", lambda *_, tile=tile: tile)
         distance = kernel_distance(real, fake, **options)
         assert distance.value.item() == pytest.approx(expected.value.item(), rel=1e-10)
         assert distance.std.item() == pytest.approx(expected.std.item(), rel=1e-10)

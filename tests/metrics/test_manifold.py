@@ -9,8 +9,9 @@ from prdc import compute_prdc
 from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from lightning_synthqual.metrics import manifold, precision_recall
-from lightning_synthqual.metrics.manifold import precision_recall_within, squared_distances, squared_radii
+from lightning_synthqual.metrics import density_coverage, neighbors, precision_recall
+from lightning_synthqual.metrics.manifold import both_sets_error, insiders, occupants
+from lightning_synthqual.metrics.neighbors import squared_radii
 
 Golden = Callable[[str], tuple[Tensor, ...]]
 Cloud = Callable[..., Tensor]
@@ -117,49 +118,16 @@ def test_more_neighbours_never_cover_less(cloud: Cloud) -> None:
     assert (values[-1] > values[0]).all()
 
 
-def test_radii_are_distances_to_other_rows(cloud: Cloud) -> None:
-    features = cloud(0, 25, 6)
-    ordered = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1).values
-    for k in (1, 3, 24):
-        torch.testing.assert_close(squared_radii(features, k), ordered[:, k].square(), rtol=1e-10, atol=0.0)
-
-
-def test_a_twin_is_a_neighbour_at_distance_zero(cloud: Cloud) -> None:
-    features = cloud(0, 25, 6, centre=30.0).repeat(2, 1)
-    assert (squared_radii(features, 1) == 0).all()
-    assert (squared_radii(features, 2) > 0).all()
-
-
-def test_copies_are_found_at_distance_zero(cloud: Cloud) -> None:
-    features = cloud(0, 300, 33, centre=20.0)
-    squared = squared_distances(features, features[torch.arange(0, 300, 7)])
-    assert (squared[torch.arange(0, 300, 7), torch.arange(43)] == 0).all()
-    assert (squared == 0).sum() == 43
-
-
-def test_near_copies_far_from_the_origin_are_told_from_copies(cloud: Cloud) -> None:
-    features = cloud(0, 40, 8)
-    expected = squared_distances(features, features + 1e-3).diagonal()
-    torch.testing.assert_close(expected, torch.full_like(expected, 8e-6), rtol=1e-8, atol=0.0)
-    moved = squared_distances(features + 1e5, features + 1e5 + 1e-3).diagonal()
-    torch.testing.assert_close(moved, expected, rtol=1e-6, atol=0.0)
-
-
-def test_known_radii_give_the_same_numbers(cloud: Cloud) -> None:
-    real, fake = cloud(0, 40, 5), cloud(1, 30, 5, centre=0.5)
-    known = precision_recall_within(real, squared_radii(real, 3), fake, squared_radii(fake, 3))
-    assert known == precision_recall(real, fake)
-
-
 @pytest.mark.parametrize("k", [1, 3])
 def test_tile_size_does_not_matter(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, k: int) -> None:
     real, fake = cloud(0, 101, 8), cloud(1, 67, 8, centre=0.3)
     fake[:10] = real[40:50]
-    expected, radii = numbers(real, fake, k), squared_radii(real, k)
-    for tile in (1, 7, 13):
-        monkeypatch.setattr(manifold, "_TILE", tile)
+    expected, radii, density = numbers(real, fake, k), squared_radii(real, k), density_coverage(real, fake, k=k)
+    for tile in (6, 13):
+        monkeypatch.setattr(neighbors, "tile_size", lambda *_, tile=tile: tile)
         assert numbers(real, fake, k) == expected
-        torch.testing.assert_close(squared_radii(real, k), radii, rtol=1e-10, atol=0.0)
+        assert density_coverage(real, fake, k=k) == density
+        assert torch.equal(squared_radii(real, k), radii)
 
 
 @law
@@ -201,3 +169,110 @@ def test_within_zero_and_one(cloud: Cloud, seed: int, n: int, m: int, d: int) ->
 def test_neighbour_that_does_not_exist_is_refused(cloud: Cloud, n: int, m: int, k: int, named: str) -> None:
     with pytest.raises(ValueError, match=f"`k` must be at least 1 and less than the number of rows, but got {named}"):
         precision_recall(cloud(0, n, 3), cloud(1, m, 3), k=k)
+
+
+# prdc 0.2 on float64 rows, nearest_k=5; the same by exact float64 distances, border left out (<), written for the
+# golden set.
+GOLDEN_DENSITY = [
+    ("A", 0.8535, 0.922),
+    ("B", 0.05500000000000001, 0.229),
+    ("C", 8.906666666666666, 1.0),
+    ("D", 0.2, 0.002),
+    ("E", 1.0596666666666665, 0.9983333333333333),
+    ("F", 0.5900000000000001, 0.625),
+]
+
+
+@pytest.mark.parametrize(("case", "density", "coverage"), GOLDEN_DENSITY)
+def test_golden_density_and_coverage(golden: Golden, case: str, density: float, coverage: float) -> None:
+    real, fake, _ = golden(case)
+    assert [v.item() for v in density_coverage(real, fake)] == pytest.approx([density, coverage], abs=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_density_and_coverage_agree_with_prdc(pair: tuple[Tensor, Tensor], k: int) -> None:
+    real, fake = pair
+    expected = compute_prdc(real.double().numpy(), fake.double().numpy(), nearest_k=k)
+    found = [value.item() for value in density_coverage(real, fake, k=k)]
+    assert found == pytest.approx([expected["density"], expected["coverage"]], abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_density_and_coverage_by_definition(cloud: Cloud, k: int) -> None:
+    real, fake = cloud(0, 20, 3), cloud(1, 30, 3, centre=0.7)
+    inside = torch.zeros(30, 20, dtype=torch.float64)
+    for j, centre in enumerate(real):
+        radius = (real - centre).norm(dim=1).sort().values[k]
+        inside[:, j] = (fake - centre).norm(dim=1) < radius
+    found = density_coverage(real, fake, k=k)
+    assert found.density.item() == pytest.approx(inside.sum().item() / (k * 30), rel=1e-12)
+    assert found.coverage.item() == pytest.approx(inside.any(dim=0).double().mean().item(), rel=1e-12)
+    by_fake, by_real = occupants(real, squared_radii(real, k), fake)
+    assert torch.equal(by_fake, inside.sum(dim=1))
+    assert torch.equal(by_real, inside.sum(dim=0))
+
+
+def test_border_of_a_ball_is_outside_for_density_and_coverage() -> None:
+    real = torch.tensor([[-10.0], [0.0], [1.0]])
+    assert [v.item() for v in density_coverage(real, torch.tensor([[2.0], [3.0]]), k=1)] == [0.0, 0.0]
+    near = density_coverage(real, torch.tensor([[1.99], [3.0]]), k=1)
+    assert [v.item() for v in near] == pytest.approx([0.5, 1 / 3])
+
+
+def test_a_collapsed_generator_has_finite_values(cloud: Cloud) -> None:
+    real = cloud(0, 60, 16).float()
+    for point in (real[:1], real[:1] + 1e3, torch.zeros(1, 16)):
+        fake = point.expand(50, -1)
+        for value in (*precision_recall(real, fake), *density_coverage(real, fake)):
+            assert value.isfinite()
+    assert precision_recall(real, real[:1].expand(50, -1)).precision == 1.0
+    assert density_coverage(real, real[:1].expand(50, -1)).coverage < 0.3
+
+
+def test_density_needs_neighbours_of_the_real_rows_only(cloud: Cloud) -> None:
+    assert density_coverage(cloud(0, 6, 3), cloud(1, 2, 3), k=5).density.isfinite()
+    with pytest.raises(ValueError, match="k=5, N=5"):
+        density_coverage(cloud(0, 5, 3), cloud(1, 20, 3), k=5)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "n", "m", "centre", "spread"),
+    [(8, 250, 200, 0.3, 1.0), (8, 250, 250, 0.0, 1.0), (24, 250, 250, 0.0, 0.9), (4, 400, 150, 0.4, 1.0)],
+)
+def test_errors_tell_the_spread_over_200_independent_draws(
+    dimension: int, n: int, m: int, centre: float, spread: float
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    values, errors = [], []
+    for _ in range(200):
+        real = torch.randn(n, dimension, generator=draw)
+        fake = centre + spread * torch.randn(m, dimension, generator=draw)
+        inside = insiders(real, squared_radii(real, 3), fake, squared_radii(fake, 3))
+        counts = occupants(real, squared_radii(real, 5), fake)
+        rows = [inside[0].double(), inside[1].double(), counts[0] / 5, (counts[1] > 0).double()]
+        values.append(torch.stack([row.mean() for row in rows]))
+        errors.append(torch.stack([both_sets_error(row, n, m) for row in rows]))
+    ratios = torch.stack(errors).mean(dim=0) / torch.stack(values).std(dim=0)
+    assert ratios.min() > 0.6
+    assert ratios.max() < 1.5
+
+
+def test_known_radii_give_the_same_numbers(cloud: Cloud) -> None:
+    real, fake = cloud(0, 40, 5), cloud(1, 30, 5, centre=0.5)
+    fake_inside, real_inside = insiders(real, squared_radii(real, 3), fake, squared_radii(fake, 3))
+    assert fake_inside.double().mean() == precision_recall(real, fake).precision
+    assert real_inside.double().mean() == precision_recall(real, fake).recall
+
+
+@law
+@given(seed=seeds, n=counts, m=counts, d=dimensions, k=st.integers(1, 4), shift=st.floats(-1e5, 1e5), data=st.data())
+def test_density_and_coverage_know_neither_order_nor_place(
+    cloud: Cloud, seed: int, n: int, m: int, d: int, k: int, shift: float, data: Any
+) -> None:
+    real, fake = cloud(seed, n, d), cloud(seed + 1, m, d, centre=0.5)
+    expected = density_coverage(real, fake, k=k)
+    shuffled = real[data.draw(st.permutations(range(n)))], fake[data.draw(st.permutations(range(m)))]
+    assert density_coverage(*shuffled, k=k) == expected
+    assert density_coverage(real + shift, fake + shift, k=k) == expected
+    turn = torch.linalg.qr(cloud(seed + 2, d, d)).Q
+    assert density_coverage(real @ turn, fake @ turn, k=k) == expected

@@ -1,3 +1,5 @@
+import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -5,12 +7,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics import frechet_distance, kernel_distance, precision_recall
+from lightning_synthqual.metrics import (
+    cmmd,
+    density_coverage,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
+from lightning_synthqual.metrics.frechet import distance_to_gaussian, fit_gaussian
 from lightning_synthqual.metrics.names import (
     CATALOGUE,
+    CMMD,
+    COMPANIONS,
+    DENSITY,
     FRECHET,
+    INCEPTION,
+    IS50K,
     KERNEL,
     MANIFOLD,
+    RBF,
+    Entry,
     Family,
     complete_options,
     direction,
@@ -39,6 +56,17 @@ def score(family: Family, real: Tensor, fake: Tensor, **changes: Any) -> dict[st
         ("kd_inception", "kd", "inception"),
         ("precision_wavelet", "precision", "wavelet"),
         ("recall_my_net", "recall", "my_net"),
+        ("kid_rbf", "kid_rbf", "inception"),
+        ("kd_rbf_wavelet", "kd_rbf", "wavelet"),
+        ("kd_rbf_my_net", "kd_rbf", "my_net"),
+        ("cmmd", "cmmd", "clip"),
+        ("isc", "isc", "inception"),
+        ("density", "density", "inception"),
+        ("coverage_my_net", "coverage", "my_net"),
+        ("fid50k", "fid50k", "inception"),
+        ("fid50k_full", "fid50k_full", "inception"),
+        ("kid50k_full", "kid50k_full", "inception"),
+        ("is50k", "is50k", "inception"),
     ],
 )
 def test_names_are_found(name: str, entry: str, extractor: str) -> None:
@@ -63,7 +91,8 @@ def test_order_is_kept_and_repetitions_are_dropped() -> None:
         ("kd_", "kid"),
         ("FID", "fid"),
         ("KD_Wavelet", "kd_wavelet"),
-        ("mmd", "kid"),
+        ("mmd", "cmmd"),
+        ("kd_rbf", "kid_rbf"),
     ],
 )
 def test_nearest_name_is_suggested(name: str, suggestion: str) -> None:
@@ -102,6 +131,20 @@ def test_no_name_at_all() -> None:
         ("precision", "max"),
         ("recall_wavelet", "max"),
         ("recall_wavelet_std", "min"),
+        ("recall_my_std_net", "max"),
+        ("kd_rbf_wavelet", "min"),
+        ("kid_rbf_std", "min"),
+        ("isc", "max"),
+        ("isc_std", "min"),
+        ("density_wavelet", "max"),
+        ("coverage", "max"),
+        ("cmmd", "min"),
+        ("fid50k_full", "min"),
+        ("is50k", "max"),
+        ("kid_gap", "min"),
+        ("kd_wavelet_gap", "min"),
+        ("fid_floor", None),
+        ("_std", None),
         ("loss", None),
         ("loss_std", None),
         ("fidelity", None),
@@ -117,7 +160,8 @@ def test_options_are_completed_with_the_defaults() -> None:
     assert complete["fid"] == {}
     assert complete["kid"] == {**KERNEL.options, "subsets": 100, "seed": 7}
     assert complete["precision"] == {"k": 5}
-    defaults = {"fid": {}, "kid": dict(KERNEL.options), "precision": {"k": 3}}
+    assert complete["density"] == {"k": 5}
+    defaults = {entry.family.name: dict(entry.family.options) for entry in CATALOGUE.values()}
     assert complete_options(None) == complete_options({}) == defaults
 
 
@@ -129,7 +173,7 @@ def test_completed_options_do_not_touch_the_defaults_or_the_argument() -> None:
 
 
 def test_unknown_family_of_options() -> None:
-    with pytest.raises(ValueError, match="`options` has the key 'fd', but the metric families are fid, kid, precision"):
+    with pytest.raises(ValueError, match="`options` has the key 'fd', but the metric families are fid, kid, kid_rbf, "):
         complete_options({"fd": {}})
 
 
@@ -154,16 +198,26 @@ def test_unknown_option(options: dict[str, dict[str, Any]], message: str) -> Non
         ("kd", lambda real, fake: kernel_distance(real, fake).value),
         ("precision", lambda real, fake: precision_recall(real, fake).precision),
         ("recall", lambda real, fake: precision_recall(real, fake).recall),
+        ("kid_rbf", lambda real, fake: kernel_distance(real, fake, kernel="rbf").value),
+        ("kd_rbf", lambda real, fake: kernel_distance(real, fake, kernel="rbf").value),
+        ("cmmd", cmmd),
+        ("isc", lambda real, fake: inception_score(fake).mean),
+        ("density", lambda real, fake: density_coverage(real, fake).density),
+        ("coverage", lambda real, fake: density_coverage(real, fake).coverage),
+        ("fid50k", lambda real, fake: distance_to_gaussian(fit_gaussian(real, ddof=0), fake, ddof=0)),
+        ("fid50k_full", lambda real, fake: distance_to_gaussian(fit_gaussian(real, ddof=0), fake, ddof=0)),
+        ("kid50k_full", lambda real, fake: kernel_distance(real, fake, subsets=100, subset_size=20).value),
+        ("is50k", lambda real, fake: inception_score(fake).mean),
     ],
 )
 def test_every_name_stands_for_its_number(cloud: Cloud, name: str, compute: Callable[[Tensor, Tensor], Tensor]) -> None:
     real, fake = cloud(0, 30, 5), cloud(1, 20, 5, spread=2.0)
     values = score(CATALOGUE[name].family, real, fake)
-    assert values[CATALOGUE[name].value] == compute(real, fake)
+    assert values[CATALOGUE[name].value].item() == pytest.approx(compute(real, fake).item(), rel=1e-9)
     assert all((value.dtype, value.shape) == (torch.float64, ()) for value in values.values())
 
 
-@pytest.mark.parametrize("family", [FRECHET, KERNEL, MANIFOLD], ids=lambda family: family.name)
+@pytest.mark.parametrize("family", [FRECHET, KERNEL, RBF, MANIFOLD, DENSITY], ids=lambda family: family.name)
 def test_what_is_prepared_of_the_reference_is_not_computed_again(cloud: Cloud, family: Family) -> None:
     real, other, fake = cloud(0, 30, 5), cloud(1, 30, 5, spread=3.0), cloud(2, 20, 5, spread=1.5)
     options = complete_options(None)[family.name]
@@ -174,12 +228,91 @@ def test_what_is_prepared_of_the_reference_is_not_computed_again(cloud: Cloud, f
 
 def test_families_give_what_the_functions_give(cloud: Cloud) -> None:
     real, fake = cloud(0, 30, 5), cloud(1, 20, 5, centre=0.5)
-    assert score(FRECHET, real, fake) == {"distance": frechet_distance(real, fake)}
+    assert score(FRECHET, real, fake)["distance"].item() == pytest.approx(frechet_distance(real, fake).item(), rel=1e-9)
     for changes in ({}, {"degree": 2, "gamma": 0.1, "coef0": 0.5}, {"subsets": 4, "subset_size": 10, "seed": 5}):
         value, std = kernel_distance(real, fake, **changes)
         assert score(KERNEL, real, fake, **changes) == {"distance": value, "distance_std": std}
+    for changes in ({}, {"sigma": 3.0}, {"subsets": 4, "subset_size": 10, "seed": 5}):
+        value, std = kernel_distance(real, fake, kernel="rbf", **changes)
+        assert score(RBF, real, fake, **changes) == {"distance": value, "distance_std": std}
+    for changes in ({}, {"sigma": 3.0, "scale": 2.0}, {"unbiased": True}):
+        assert score(CMMD, real, fake, **changes)["distance"] == cmmd(real, fake, **changes)
     for k in (1, 3):
-        assert score(MANIFOLD, real, fake, k=k) == precision_recall(real, fake, k=k)._asdict()
+        found = score(MANIFOLD, real, fake, k=k)
+        assert (found["precision"], found["recall"]) == precision_recall(real, fake, k=k)
+        found = score(DENSITY, real, fake, k=k)
+        assert found["density"].item() == pytest.approx(density_coverage(real, fake, k=k).density.item(), rel=1e-12)
+        assert found["coverage"] == density_coverage(real, fake, k=k).coverage
+
+
+def test_error_of_the_inception_score_is_that_of_the_mean_over_splits(cloud: Cloud) -> None:
+    """The preset has what its publication prints beside it: the spread over the splits."""
+    logits = cloud(0, 60, 9, spread=3.0)
+    expected = inception_score(logits, splits=6, seed=1)
+    found = score(INCEPTION, logits, logits, splits=6, seed=1)
+    assert found == {"score": expected.mean, "score_std": expected.std / 5**0.5}
+    assert set(score(INCEPTION, logits, logits, splits=1)) == {"score"}
+    assert score(IS50K, logits, logits)["score_std"] == inception_score(logits).std
+
+
+def test_error_of_the_inception_score_tells_the_spread_over_200_independent_draws() -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = (2 * torch.randn(400, 10, generator=draw) for _ in range(200))
+    scores = [score(INCEPTION, rows, rows) for rows in logits]
+    spread = torch.stack([found["score"] for found in scores]).std()
+    assert torch.stack([found["score_std"] for found in scores]).mean() / spread == pytest.approx(1.0, abs=0.2)
+
+
+def test_every_value_but_those_of_single_splits_has_an_error(cloud: Cloud) -> None:
+    real, fake = cloud(0, 30, 5), cloud(1, 20, 5)
+    for entry in CATALOGUE.values():
+        found = score(entry.family, real, fake)
+        assert found[f"{entry.value}_std"] >= 0
+        assert all((value.dtype, value.shape) == (torch.float64, ()) for value in found.values())
+
+
+@pytest.mark.parametrize("ending", COMPANIONS)
+def test_an_extractor_must_not_be_called_like_what_stands_beside_a_metric(ending: str) -> None:
+    with pytest.raises(ValueError, match=f"must not be called 'mine{ending}'.*Rename it"):
+        resolve(["fid"], (*EXTRACTORS, f"mine{ending}"))
+
+
+def test_a_name_with_two_readings_is_refused() -> None:
+    assert resolve(["kd_rbf_net"], (*EXTRACTORS, "rbf_net"))[0].extractor == "rbf_net"
+    with pytest.raises(ValueError, match="'kd_rbf_net' could be that of extractor 'net' or 'rbf_net'"):
+        resolve(["kd_rbf_net"], (*EXTRACTORS, "net", "rbf_net"))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "fault"),
+    [
+        ("fid50k", (50_000, 50_000, "real", True), None),
+        ("fid50k", (50_000, 50_000, "real", False), None),
+        ("fid50k", (50_000, 2_000, "real", True), None),
+        ("fid50k", (10_000, 50_000, "real", True), "generates 50000 .* 10000. Set `num_samples=50000`"),
+        ("fid50k", (50_000, 70_000, "real", True), "takes 50000 real .* 70000. Set `num_real=50000`"),
+        ("fid50k", (50_000, 2_000, "real", False), "takes 50000 real .* 2000. Set `num_real=50000`"),
+        ("fid50k", (50_000, 2_000, "held_out", True), "training images. Set `reference='real'`"),
+        ("fid50k_full", (50_000, 70_000, "real", True), None),
+        ("fid50k_full", (50_000, 50_000, "real", False), "takes all real images, .* 50000 .* Set `num_real=None`"),
+        ("kid50k_full", (50_000, 70_000, "real", True), None),
+        ("kid50k_full", (49_999, 70_000, "real", True), "Set `num_samples=50000`"),
+        ("is50k", (50_000, 16, "held_out", False), None),
+        ("is50k", (1_000, 50_000, "real", True), "Set `num_samples=50000`"),
+    ],
+)
+def test_published_protocols(name: str, given: tuple[int, int, str, bool], fault: str | None) -> None:
+    protocol = CATALOGUE[name].family.protocol
+    assert protocol is not None
+    found = protocol.fault(*given)
+    assert (found is None) == (fault is None)
+    if fault is not None:
+        assert re.search(fault, str(found))
+
+
+@pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE)
+def test_metrics_pickle(entry: Entry) -> None:
+    assert pickle.loads(pickle.dumps(entry)).family.name == entry.family.name
 
 
 @pytest.mark.parametrize(
@@ -205,4 +338,8 @@ def test_fewest_rows_suffice_and_one_less_does_not(
 
 
 def test_only_the_frechet_family_asks_for_more_rows_than_columns() -> None:
-    assert {entry.family.name for entry in CATALOGUE.values() if entry.family.wants_more_rows_than_columns} == {"fid"}
+    assert {entry.family.name for entry in CATALOGUE.values() if entry.family.wants_more_rows_than_columns} == {
+        "fid",
+        "fid50k",
+        "fid50k_full",
+    }

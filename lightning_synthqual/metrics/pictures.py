@@ -1,0 +1,144 @@
+"""Pictures to numbers, without any network: how alike two are, and how much there is in one."""
+
+from math import log
+
+import torch
+from torch import Tensor
+
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, by Wang et al. 2003
+_LEAST_SIDES = (11, 22, 44, 99, 176)  # from which torchmetrics takes one, two, ... scales with windows of 11 pixels
+_BLOCK = 16  # pictures at once
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of pairs of pictures, in dB; higher is more alike, infinite for equal ones.
+
+    One value a pair, not one of the error pooled over pairs. It favours plain pictures. Agrees with torchmetrics and
+    scikit-image.
+
+    Args:
+        a: Pictures (N, C, H, W), uint8 (data range 255) or float in [0, 1].
+        b: Pictures of the same shape and kind.
+
+    Returns:
+        float64 tensor (N,).
+
+    Raises:
+        TypeError: If the pictures are no tensors.
+        ValueError: If shapes or kinds are not as stated, or a float is beyond [0, 1].
+
+    Example:
+        >>> import torch
+        >>> a = torch.zeros(1, 3, 8, 8)
+        >>> round(psnr(a, a + 0.1).item(), 6)
+        20.0
+    """
+    a, b = _unit_range(a, "a"), _unit_range(b, "b")
+    _check_alike(a, b)
+    error: Tensor = (a - b).square().mean(dim=(1, 2, 3))
+    return -10 * error.log10()
+
+
+def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Multi-scale structural similarity of pairs of pictures (Wang et al. 2003); higher is more alike, 1 for equal.
+
+    Windows of 11 pixels, five scales. Pictures of fewer than 176 pixels have fewer scales: the first ones, with their
+    weights scaled up to sum to 1 (see ``ms_ssim_scales``). Computed by torchmetrics.
+
+    Args:
+        a: Pictures (N, C, H, W), uint8 or float in [0, 1], at least 11 pixels high and wide.
+        b: Pictures of the same shape and kind.
+
+    Returns:
+        float64 tensor (N,).
+
+    Raises:
+        TypeError: If the pictures are no tensors.
+        ValueError: If shapes or kinds are not as stated, a float is beyond [0, 1], or the pictures are too small.
+
+    Example:
+        >>> import torch
+        >>> a = torch.rand(2, 3, 32, 32)
+        >>> [round(value, 6) for value in ms_ssim(a, a).tolist()]
+        [1.0, 1.0]
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
+
+    a, b = _unit_range(a, "a"), _unit_range(b, "b")
+    _check_alike(a, b)
+    betas = _SCALE_WEIGHTS[: ms_ssim_scales(*a.shape[2:])]
+    if len(betas) < len(_SCALE_WEIGHTS):
+        betas = tuple(weight / sum(betas) for weight in betas)
+    values = [
+        similarity(x, y, data_range=1.0, betas=betas, reduction="none").reshape(-1)
+        for x, y in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)
+    ]
+    return torch.cat(values)
+
+
+def ms_ssim_scales(height: int, width: int) -> int:
+    """How many of its five scales ``ms_ssim`` uses for pictures of this size.
+
+    Raises:
+        ValueError: If not even one fits.
+
+    Example:
+        >>> ms_ssim_scales(176, 200), ms_ssim_scales(175, 200), ms_ssim_scales(32, 32)
+        (5, 4, 2)
+    """
+    scales = sum(min(height, width) >= side for side in _LEAST_SIDES)
+    if scales == 0:
+        raise ValueError(f"MS-SSIM needs pictures of at least {_LEAST_SIDES[0]} pixels, but got {height}x{width}.")
+    return scales
+
+
+def shannon_entropy(images: Tensor) -> Tensor:
+    """Shannon entropy of the values of each picture, in bits, averaged over the channels: from 0 to 8.
+
+    Of 256 values; it sees how many there are, not where. Agrees with scikit-image, channel by channel.
+
+    Args:
+        images: Pictures (N, C, H, W), uint8, or float in [0, 1], which are rounded to 256 values.
+
+    Returns:
+        float64 tensor (N,).
+
+    Raises:
+        TypeError: If the pictures are no tensor.
+        ValueError: If shape or kind are not as stated, or a float is beyond [0, 1].
+
+    Example:
+        >>> import torch
+        >>> shannon_entropy(torch.tensor([0, 255, 0, 255], dtype=torch.uint8).view(1, 1, 2, 2)).tolist()
+        [1.0]
+    """
+    levels = (_unit_range(images, "images") * 255).round().long().flatten(2)
+    counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.float64, device=images.device)
+    counts.scatter_add_(2, levels, torch.ones_like(levels, dtype=torch.float64))
+    shares = counts / levels.shape[2]
+    nats: Tensor = -torch.special.xlogy(shares, shares).sum(dim=2).mean(dim=1)
+    return nats / log(2)
+
+
+def _unit_range(images: Tensor, role: str) -> Tensor:
+    """Pictures as float64 in [0, 1]."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"`{role}` must be a tensor of pictures, but got {type(images).__name__}.")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"`{role}` must have shape (N, C, H, W), none of them 0, but got {tuple(images.shape)}.")
+    if images.dtype == torch.uint8:
+        return images.double() / 255
+    if not images.is_floating_point():
+        raise ValueError(f"`{role}` must be uint8 or floating point, but got {images.dtype}.")
+    wrong = ~((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
+    if wrong.any():
+        raise ValueError(
+            f"`{role}` has floats that are NaN or beyond [0, 1], first in picture {int(wrong.nonzero()[0])}. "
+            "Scale and clamp them, or pass uint8."
+        )
+    return images.detach().double()
+
+
+def _check_alike(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"`a` and `b` must have the same shape, but got {tuple(a.shape)} and {tuple(b.shape)}.")

@@ -1,0 +1,149 @@
+"""How long the metrics take and how much memory, beside the implementations that they agree with.
+
+    python tests/benchmarks/metrics.py [--rows 10000] [--columns 2048] [--threads 2]
+
+Everything is measured in one process, one after the other, on features made up like those of the Inception network.
+What depends on the reference alone is prepared beforehand, as it is in training. Memory is the growth of the process
+(Linux only). With ``--scale`` the metrics alone are run, which takes a while: 50000 rows by default.
+"""
+
+import argparse
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import calculate_precision_recall_full
+from torchmetrics.image.fid import _compute_fid
+
+from lightning_synthqual.metrics import cmmd, density_coverage, kernel_distance, nearest_neighbors, precision_recall
+from lightning_synthqual.metrics.frechet import (
+    distance_to_gaussian,
+    distance_to_moments,
+    distance_with_error,
+    fit_gaussian,
+    moments,
+)
+from lightning_synthqual.metrics.kernel import Kernel, exact_distance, within_sums
+from lightning_synthqual.metrics.manifold import insiders
+from lightning_synthqual.metrics.neighbors import squared_radii
+
+PAGE, MIB = 4096, 2**20
+
+
+def features(seed: int, rows: int, columns: int) -> Tensor:
+    """Non-negative rows with some strong directions and noise."""
+    directions = torch.randn(64, columns, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(seed)
+    strong = 0.1 * torch.randn(rows, 64, generator=draw) @ directions
+    noise = torch.empty(rows, columns)
+    for part in range(0, rows, 1000):
+        noise[part : part + 1000].normal_(0.02 * seed, 0.3, generator=draw)
+    return strong.add_(noise).relu_()
+
+
+def resident() -> int:
+    """Bytes of this process in memory, 0 where the system does not tell."""
+    path = Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * PAGE if path.exists() else 0
+
+
+def measured(work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds, and MiB by which the process grew at most."""
+    before = peak = resident()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.005):
+            peak = max(peak, resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    try:
+        work()
+    finally:
+        seconds = time.perf_counter() - started
+        done.set()
+        watcher.join()
+    return seconds, (max(peak, resident()) - before) / MIB
+
+
+def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any] | None, peer: str = "") -> None:
+    seconds, memory = measured(ours)
+    line = f"{name:<52} {seconds:8.2f} s {memory:7.0f} MiB"
+    if theirs is not None:
+        their_seconds, their_memory = measured(theirs)
+        line += f"   {peer:<32} {their_seconds:8.2f} s {their_memory:7.0f} MiB   {their_seconds / seconds:5.1f} x"
+    print(line, flush=True)
+
+
+def against_peers(real: Tensor, fake: Tensor) -> None:
+    gaussian, few = fit_gaussian(real), fake[:512]
+    mean, covariance = moments(fake)
+    theirs = [(rows.double().mean(dim=0), rows.double().T.cov()) for rows in (real, fake, few)]
+    compare(
+        "Fréchet, from moments",
+        lambda: distance_to_moments(gaussian, mean, covariance),
+        lambda: _compute_fid(*theirs[0], *theirs[1]),
+        "torchmetrics, from moments",
+    )
+    compare(
+        "Fréchet, from features",
+        lambda: distance_to_gaussian(gaussian, fake),
+        lambda: _compute_fid(*theirs[0], fake.double().mean(dim=0), fake.double().T.cov()),
+        "torchmetrics, from features",
+    )
+    compare(
+        "Fréchet, 512 rows, from features",
+        lambda: distance_to_gaussian(gaussian, few),
+        lambda: _compute_fid(*theirs[0], *theirs[2]),
+        "torchmetrics, from moments",
+    )
+    compare("Fréchet with standard error", lambda: distance_with_error(gaussian, real, fake), None)
+    sums = within_sums(real, Kernel())
+    compare(
+        "KID, exact, with standard error",
+        lambda: exact_distance(real, fake, Kernel(), real_sums=sums),
+        lambda: kid_features_to_metric(fake, real, kid_subsets=100, kid_subset_size=1000, rng_seed=0, verbose=False),
+        "torch-fidelity, 100 x 1000",
+    )
+    radii = squared_radii(real, 3)
+    compare(
+        "precision and recall",
+        lambda: insiders(real, radii, fake, squared_radii(fake, 3)),
+        lambda: calculate_precision_recall_full(fake, real),
+        "torch-fidelity",
+    )
+
+
+def alone(real: Tensor, fake: Tensor) -> None:
+    compare("kernel_distance", lambda: kernel_distance(real, fake), None)
+    compare("cmmd", lambda: cmmd(real, fake), None)
+    compare("precision_recall", lambda: precision_recall(real, fake), None)
+    compare("density_coverage", lambda: density_coverage(real, fake), None)
+    compare("nearest_neighbors", lambda: nearest_neighbors(fake, real, k=3), None)
+    compare("Fréchet with standard error", lambda: distance_with_error(fit_gaussian(real), real, fake), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time and memory of the metrics.")
+    parser.add_argument("--rows", type=int, help="rows a set; default: 10000, or 50000 with --scale")
+    parser.add_argument("--columns", type=int, default=2048)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--scale", action="store_true", help="the metrics alone, at full size")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = arguments.rows or (50_000 if arguments.scale else 10_000)
+    print(f"{rows} real and {rows} generated rows of {arguments.columns} columns, {arguments.threads} threads")
+    real, fake = (features(seed, rows, arguments.columns) for seed in (1, 2))
+    (alone if arguments.scale else against_peers)(real, fake)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from lightning_synthqual.metrics import authenticity, data_copying_test
+from lightning_synthqual.metrics.copying import copying_by_cells
+
+Golden = Callable[[str], tuple[Tensor, ...]]
+Cloud = Callable[..., Tensor]
+
+# dgm-eval (commit 74c79f7), metrics.authpct.compute_authpct, in per cent; exact float64 distances give the same.
+GOLDEN_AUTHENTICITY = {
+    "A": 76.25,
+    "B": 97.6,
+    "C": 37.333333333333336,
+    "D": 0.0,
+    "E": 37.666666666666664,
+    "F": 52.5,
+}
+# dgm-eval (commit 74c79f7), metrics.ct.Zu: one global cell, no principal components.
+GOLDEN_ONE_CELL = {
+    "A": 2.3928853249407274,
+    "B": 23.055882136422532,
+    "C": -15.474318074160148,
+    "D": -23.70211514184448,
+    "E": -13.903210784696162,
+}
+# dgm-eval, metrics.ct.compute_CTscore: lowest and highest of five or ten seeds of k-means.
+GOLDEN_CELLS = {
+    "A": (0.7917469495737648, 1.4309941027622817),
+    "B": (10.08841392041249, 10.504532010056375),
+    "C": (-4.442991029481903, -3.5880823424895656),
+    "D": (-16.493908563350494, -15.113445793981777),
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), GOLDEN_AUTHENTICITY.items())
+def test_golden_authenticity(golden: Golden, case: str, expected: float) -> None:
+    train, fake, _ = golden(case)
+    assert authenticity(train, fake).item() == pytest.approx(expected / 100, abs=1e-9)
+
+
+def test_copies_are_not_authentic_and_far_rows_are(cloud: Cloud) -> None:
+    train = cloud(0, 40, 8)
+    assert authenticity(train, train).item() == 0.0
+    assert authenticity(train, train[:1].expand(9, -1)).item() == 0.0
+    assert authenticity(train, train + 100.0).item() == 1.0
+
+
+@pytest.mark.parametrize(("case", "expected"), GOLDEN_ONE_CELL.items())
+def test_golden_one_cell(golden: Golden, case: str, expected: float) -> None:
+    train, fake, held_out = golden(case)
+    assert data_copying_test(train, held_out, fake, cells=1).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_golden_cells_that_k_means_always_finds(golden: Golden) -> None:
+    """Case E has three clear clusters."""
+    train, fake, held_out = golden("E")
+    for seed in range(3):
+        assert data_copying_test(train, held_out, fake, seed=seed).item() == pytest.approx(-8.014206853947787, rel=1e-6)
+
+
+@pytest.mark.parametrize(("case", "lowest", "highest"), [(case, *limits) for case, limits in GOLDEN_CELLS.items()])
+def test_golden_cells_within_the_range_of_seeds(golden: Golden, case: str, lowest: float, highest: float) -> None:
+    train, fake, held_out = golden(case)
+    margin = max(highest - lowest, 0.5) / 2
+    assert lowest - margin <= data_copying_test(train, held_out, fake).item() <= highest + margin
+
+
+def by_definition(sets: list[Tensor], labels: list[Tensor]) -> float:
+    weights, scores = [], []
+    for cell in range(int(labels[0].max()) + 1):
+        train, held_out, fake = (rows[label == cell] for rows, label in zip(sets, labels, strict=True))
+        if len(fake) > 20:
+            ours, theirs = (torch.cdist(rows, train).amin(dim=1).numpy() for rows in (fake, held_out))
+            n, m = len(theirs), len(ours)
+            wins = mannwhitneyu(ours, theirs).statistic
+            scores.append((wins - (n * m / 2 - 0.5)) / (n * m * (n + m + 1) / 12) ** 0.5)
+            weights.append(n)
+    return sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
+
+
+@pytest.mark.parametrize("case", ["A", "D", "E"])
+def test_given_cells(golden: Golden, case: str) -> None:
+    train, fake, held_out = golden(case)
+    sets = [rows.double() for rows in (train, held_out, fake)]
+    means = KMeans(3, n_init=10, random_state=5).fit(sets[0].numpy())
+    labels = [torch.from_numpy(means.predict(rows.numpy())).long() for rows in sets]
+    assert copying_by_cells(sets, labels).item() == pytest.approx(by_definition(sets, labels), rel=1e-9)
+
+
+def test_copies_fresh_rows_and_far_rows(cloud: Cloud) -> None:
+    train, held_out, fresh = (cloud(seed, 200, 8) for seed in range(3))
+    assert data_copying_test(train, held_out, train + 1e-3).item() < -8
+    assert abs(data_copying_test(train, held_out, fresh).item()) < 3
+    assert data_copying_test(train, held_out, fresh + 5.0, cells=1).item() > 8
+
+
+def test_seed_decides(cloud: Cloud) -> None:
+    sets = [cloud(seed, 120, 6) for seed in range(3)]
+    before = torch.get_rng_state()
+    assert data_copying_test(*sets, seed=1) == data_copying_test(*sets, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cells": 0}, "`cells` must be from 1"),
+        ({"held_out": torch.zeros(30, 3)}, "equally many columns, but got D=4 and D=3"),
+        ({"fake": torch.zeros(20, 4)}, "No cell has more than 20 of the 20 `fake` rows"),
+        ({"fake": torch.full((30, 4), torch.nan)}, "`fake` .*NaN or infinity, first in row 0"),
+        ({"held_out": torch.zeros(1, 4)}, "`held_out` has 1 feature rows"),
+        ({"train": torch.zeros(30, 4).int()}, "`train` .*got torch.int32"),
+    ],
+)
+def test_bad_input(cloud: Cloud, changes: dict[str, Any], message: str) -> None:
+    arguments = {name: cloud(seed, 30, 4) for seed, name in enumerate(("train", "held_out", "fake"))}
+    with pytest.raises(ValueError, match=message):
+        data_copying_test(**{**arguments, **changes})
+
+
+def test_a_cell_without_held_out_rows_is_named(cloud: Cloud) -> None:
+    near = cloud(0, 40, 4)
+    train = torch.cat([near, near + 1000.0])
+    with pytest.raises(ValueError, match=r"Cell \d has 40 training and 0 held-out rows.*fewer `cells`"):
+        data_copying_test(train, near + 0.1, train, cells=2)
+
+
+@pytest.mark.parametrize("role", ["train", "fake"])
+def test_authenticity_names_the_role(cloud: Cloud, role: str) -> None:
+    arguments: dict[str, Any] = {"train": cloud(0, 9, 3), "fake": cloud(1, 9, 3)}
+    arguments[role] = arguments[role][:1]
+    with pytest.raises(ValueError, match=f"`{role}` has 1 feature rows"):
+        authenticity(**arguments)
