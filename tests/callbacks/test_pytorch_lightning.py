@@ -59,7 +59,7 @@ def test_monitor_stopping_and_checkpoint(monitor, tmp_path, images):
     rows = next(tmp_path.rglob("reports.jsonl")).read_text().splitlines()
     assert [json.loads(row)["scalars"] for row in rows] == [report.scalars for report in quality.reports]
     logged = next(tmp_path.rglob("metrics.csv")).read_text()
-    assert logged.splitlines()[0].count("quality/fd_wavelet") == 1
+    assert logged.splitlines()[0].split(",").count("quality/fd_wavelet") == 1
     resumed = monitor()
     again = make_trainer(tmp_path / "again", resumed, QualityStopping("quality/fd_wavelet", patience=2))
     again.fit(Gan(), loader, loader, ckpt_path=str(path))

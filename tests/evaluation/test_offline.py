@@ -295,7 +295,7 @@ def test_any_model_of_open_clip_may_be_named(pictures, tmp_path):
         extractors={"Smallest": {"weights": str(tmp_path / "weights.pth")}},
         cache_dir=str(tmp_path / "cache"),
     )
-    assert list(report.scalars) == ["fd_Smallest", "kd_Smallest", "kd_Smallest_std"]
+    assert list(report.scalars) == ["fd_Smallest", "fd_Smallest_std", "kd_Smallest", "kd_Smallest_std"]
     protocol = report.protocol["extractors"]["Smallest"]
     assert protocol["weights"] == "custom"
     assert protocol["precision"] == "float32"
