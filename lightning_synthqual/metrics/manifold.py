@@ -143,7 +143,7 @@ def both_sets_error(rows: Tensor, real: int, fake: int) -> Tensor:
     """Standard error of the mean of ``rows`` over draws of both sets.
 
     The rows vary by sampling and so do the balls they are held against. The variance of a row, which for rows of 0 and
-    1 is the binomial one, is taken for either: the spread over draws is met to within about a third.
+    1 is the binomial one, is taken for either: the result is 0.6 to 1.5 times the spread over draws.
 
     Args:
         rows: What each row contributes to the mean.

@@ -51,9 +51,9 @@ def tile_size(columns: int, memory: int = MEMORY) -> int:
 
     Example:
         >>> tile_size(2048), tile_size(64, memory=2**20)
-        (1499, 303)
+        (1496, 296)
     """
     side = int(sqrt(columns**2 + memory / 8)) - columns
     if side < 1:
         raise ValueError(f"`memory` of {memory} bytes is too little for rows of {columns} columns. Give more.")
-    return side
+    return side if side < 8 else side - side % 8  # rows that begin on a cache line are summed faster

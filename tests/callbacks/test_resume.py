@@ -36,8 +36,17 @@ def decisions(trainer) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the script: sums round differently by the number of threads, and training widens the difference."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(one_thread, tmp_path_factory):
     directory = tmp_path_factory.mktemp("undisturbed")
     trainer = run(directory)
     return directory, trainer

@@ -58,7 +58,8 @@ def test_tiles_fit_the_memory(columns: int, memory: int) -> None:
             tile_size(columns, memory)
         return
     side = tile_size(columns, memory)
-    assert 8 * (side**2 + 2 * side * columns) <= memory < 8 * ((side + 2) ** 2 + 2 * (side + 2) * columns)
+    assert 8 * (side**2 + 2 * side * columns) <= memory < 8 * ((side + 9) ** 2 + 2 * (side + 9) * columns)
+    assert side % 8 == 0 or side < 8
 
 
 def test_alone_a_share_is_everything() -> None:
