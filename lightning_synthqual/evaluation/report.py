@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_synthqual.reporting.tables import Table
+
 
 @dataclass(frozen=True)
 class Report:
@@ -20,6 +22,7 @@ class Report:
         epoch: The epoch, or ``None`` outside training.
         timings: Seconds by stage.
         pictures: uint8 arrays (H, W, 3) by name; not part of the JSON.
+        tables: What there is to say of single pictures, by name; not part of the JSON.
 
     Example:
         >>> report = Report({"kd_wavelet": 0.25}, {"seed": 0}, step=7, epoch=1)
@@ -33,9 +36,10 @@ class Report:
     epoch: int | None = None
     timings: dict[str, float] = field(default_factory=dict)
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict, compare=False, repr=False)
+    tables: Mapping[str, Table] = field(default_factory=dict, compare=False, repr=False)
 
     def to_json(self) -> str:
-        """One line of JSON: everything but the pictures."""
+        """One line of JSON: everything but the pictures and tables."""
         row = {
             "step": self.step,
             "epoch": self.epoch,
@@ -75,6 +79,6 @@ def pack(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> list[Report]:
-    """The reports that ``pack`` packed, without their pictures."""
+    """The reports that ``pack`` packed, without their pictures and tables."""
     protocols = packed.get("protocols", [])
     return [Report(**{**row, "protocol": protocols[row["protocol"]]}) for row in packed.get("rows", [])]
