@@ -56,7 +56,7 @@ class Preprocessed(nn.Module):
             x = (images.float() / 255.0 * (high - low) + low - self.mean) / self.std
         try:
             features: Tensor | dict[str, Tensor] = self.network(x)
-        except torch.OutOfMemoryError:
+        except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             given = (
