@@ -117,6 +117,7 @@ class QualityMonitor(Callback):
             cache_key=cache_key,
             seed=seed,
         )
+        self.settings.check_held_out(held_out)
         self.schedule = Schedule(every_n_epochs, every_n_train_batches)
         check_count("num_samples", num_samples, least=2)
         if labels not in (None, "data", "uniform"):
@@ -213,8 +214,9 @@ class QualityMonitor(Callback):
         evaluator = Evaluator(settings, "cpu" if device.type == "mps" else device, _replica(trainer))
         with evaluator.ranks.together("opening the data"):
             real = self.real
-            if real is None and (settings.reference == "real" or self.labels == "data"):
-                real = self._train_data = _train_data(trainer) or self._train_data
+            if real is None:
+                needed = settings.reference == "real" or self.labels == "data" or settings.needs_both
+                real = self._train_data = _train_data(trainer, needed) or self._train_data
             if self.labels == "data":
                 self._label_source = settings.open(real, "real")
             compared, counterpart = settings.open_both(real, self.held_out)
@@ -346,17 +348,19 @@ def _logged_step(trainer: Trainer) -> int:
     return max(stepped - 1, 0) if ahead else stepped
 
 
-def _train_data(trainer: Trainer) -> DataLoader[Any] | None:
+def _train_data(trainer: Trainer, needed: bool) -> DataLoader[Any] | None:
     """The trainer's train data, or ``None`` if it has none at hand (in validate and test).
 
     Raises:
-        ValueError: If they are not one DataLoader.
+        ValueError: If they are needed and not one DataLoader.
     """
     loader = trainer.train_dataloader
     source = trainer.fit_loop._data_source
     if loader is None and source.is_defined():
         loader = source.dataloader()
     if loader is not None and not isinstance(loader, DataLoader):
+        if not needed:
+            return None
         raise ValueError(
             f"`real` is None and the trainer's train data are no single DataLoader but {type(loader).__name__}. "
             "Pass the training images as `real=`: a Dataset, a DataLoader or an image folder."

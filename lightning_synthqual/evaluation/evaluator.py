@@ -13,19 +13,24 @@ from torch import Tensor, nn
 
 from lightning_synthqual.__about__ import __version__
 from lightning_synthqual.distributed import Ranks
+from lightning_synthqual.evaluation import exhibits, pairs
 from lightning_synthqual.evaluation.counterpart import Counterpart
+from lightning_synthqual.evaluation.exhibits import Exhibits
 from lightning_synthqual.evaluation.extraction import Extracted, extract
+from lightning_synthqual.evaluation.pictures import Drawn, Filed, Pictures
 from lightning_synthqual.evaluation.report import Report
 from lightning_synthqual.evaluation.settings import Settings
 from lightning_synthqual.extractors.base import Extractor, Features
 from lightning_synthqual.extractors.cache import FeatureCache
-from lightning_synthqual.extractors.registry import load_configured
+from lightning_synthqual.extractors.pairs import PairNetwork
+from lightning_synthqual.extractors.registry import load_configured, load_configured_pair
 from lightning_synthqual.images.blocks import Block
+from lightning_synthqual.images.kept import KeptImages
 from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
 from lightning_synthqual.images.sampling import Sampler, evaluation_mode
 from lightning_synthqual.metrics.features import check_features
-from lightning_synthqual.metrics.names import COMPANIONS, Family, Metric, Scores
+from lightning_synthqual.metrics.names import COMPANIONS, BothSets, Family, Metric, Scores
 from lightning_synthqual.metrics.share import Share
 from lightning_synthqual.reporting.pictures import grid
 
@@ -42,7 +47,8 @@ class Reference:
         count: Number of images.
         features: By extractor name.
         states: What each metric family has prepared from them, by (family, extractor).
-        counterpart: The other real set, where there are both training and held-out images.
+        counterpart: The other real set, where there are both training and held-out images and a metric needs them.
+        sets: The images by role.
         protocol: Role, number, fingerprint and size of the images.
         complete: Whether they are all there are.
         cached: Whether all the features came from the cache.
@@ -53,6 +59,7 @@ class Reference:
     features: dict[str, Features]
     states: dict[tuple[str, str], Any]
     counterpart: Counterpart | None
+    sets: dict[str, ImageSet]
     protocol: dict[str, Any]
     complete: bool
     cached: bool
@@ -75,9 +82,11 @@ class Evaluator:
         self.device = torch.device(device)
         self.ranks = Ranks(replica)
         self.extractors: dict[str, Extractor] = {}
+        self.pair_networks: dict[str, PairNetwork] = {}
         self.cache = FeatureCache(settings.cache_dir)
         self._share = Share(self.ranks.rank, self.ranks.world_size, self.ranks.total)
         self._reference: Reference | None = None
+        self._pair_studies: dict[str, pairs.Study] = {}
         self._warned: set[str] = set()
 
     def prepare(self, image_set: ImageSet, counterpart: ImageSet | None = None, *, use_cache: bool = True) -> Reference:
@@ -99,16 +108,31 @@ class Evaluator:
             features, cached = self._reference_features(image_set, fingerprint, use_cache)
             count = len(next(iter(next(iter(features.values())).outputs.values())))
             size = image_set.first_size()
-            states = {}
             for family, extractor, metrics in self._groups():
                 self._check_count(count, f"`{image_set.role}`", family, metrics)
-                rows = check_features(self._rows(features, family, extractor), image_set.role)
-                states[family.name, extractor] = family.prepare(rows, self._options(family), self._share)
+                check_features(self._rows(features, family, extractor), image_set.role)
             other = None if counterpart is None else self._read_counterpart(counterpart, use_cache)
+            states = {
+                (family.name, extractor): family.prepare(
+                    self._real(family, extractor, image_set.role, features, other), self._options(family), self._share
+                )
+                for family, extractor, _ in self._groups()
+            }
+        sets = {each.role: each for each in (image_set, counterpart) if each is not None}
         protocol = {"role": image_set.role, "num_images": count, "size": size, "fingerprint": fingerprint}
         self._reference = Reference(
-            count, features, states, other, protocol, _complete(image_set, count), cached, time.perf_counter() - started
+            count=count,
+            features=features,
+            states=states,
+            counterpart=other,
+            sets=sets,
+            protocol=protocol,
+            complete=_complete(image_set, count),
+            cached=cached,
+            seconds=time.perf_counter() - started,
         )
+        with self.ranks.together("preparing the studies"):
+            self._prepare_studies()
         return self._reference
 
     def dry_run(self, sampler: Sampler, num_samples: int) -> None:
@@ -145,10 +169,11 @@ class Evaluator:
         with _leaving_no_trace(), self.ranks.together("the evaluation"):
             with self._sampling(sampler):
                 blocks = sampler.blocks(num_samples, self.settings.batch_size, self.ranks.replica, self.ranks.replicas)
-                generated = self._extract(self._own_parts(blocks), "sampling", show=_SHOWN)
+                kept = KeptImages()
+                generated = self._extract(self._own_parts(blocks), "sampling", kept)
             self._warn(generated.seen.check(self.settings.image_range, "the generator", "image_range"))
             sampling = {**sampler.protocol, "batch_size": self.settings.batch_size}
-            return self._report(generated, started, {"sampling": sampling}, step, epoch)
+            return self._report(generated, Drawn(kept, self.ranks), started, {"sampling": sampling}, step, epoch)
 
     def evaluate_images(self, image_set: ImageSet) -> Report:
         """Score images that exist already.
@@ -159,16 +184,17 @@ class Evaluator:
         started = time.perf_counter()
         with _leaving_no_trace(), self.ranks.together("the evaluation"):
             blocks = image_set.read(self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
-            generated = self._extract(blocks, "reading", show=_SHOWN)
+            generated = self._extract(blocks, "reading")
             self._check_generated(generated.count, f"`{image_set.role}`")
             self._warn(generated.seen.check(self.settings.image_range, f"`{image_set.role}`", "image_range"))
             if generated.size:
                 self._compare_sizes(generated.size)
-            return self._report(generated, started, {})
+            return self._report(generated, Filed(image_set, self.ranks), started, {})
 
     def _report(
         self,
         generated: Extracted,
+        images: Pictures,
         started: float,
         extra: dict[str, Any],
         step: int | None = None,
@@ -177,22 +203,33 @@ class Evaluator:
         drawn = time.perf_counter()
         with self.ranks.together("scoring"):
             self._check_protocols(generated.count)
-            scalars = self._score(generated)
+            scalars, found = self._score(generated)
+        scored = time.perf_counter()
+        with self.ranks.together("pictures and tables"):
+            beside = self._exhibit(generated, images, found)
         pictures = {} if generated.shown is None else {"samples": grid(generated.shown)}
         seen = {"size": generated.size, "clamped_share": generated.seen.clamped_share}
         protocol = self._protocol(generated.count) | {"generated": seen} | extra
         finished = time.perf_counter()
-        timings = {**generated.seconds, "scoring": finished - drawn, "total": finished - started}
-        return Report(scalars, protocol, step, epoch, timings, pictures)
+        timings = {**generated.seconds, "scoring": scored - drawn}
+        if beside != Exhibits():
+            timings["pictures"] = finished - scored
+        timings["total"] = finished - started
+        return Report(
+            scalars | beside.scalars, protocol, step, epoch, timings, pictures | beside.pictures, beside.tables
+        )
 
-    def _score(self, generated: Extracted) -> dict[str, float]:
+    def _score(self, generated: Extracted) -> tuple[dict[str, float], dict[tuple[str, str], Scores]]:
+        """The scalars, and all that was found by (family, extractor)."""
         reference = self._prepared()
         values: dict[str, float] = {}
+        everything: dict[tuple[str, str], Scores] = {}
         for family, name, metrics in self._groups():
             self._compare_features(name, generated.features[name])
-            real = self._rows(reference.features, family, name)
+            real = self._real(family, name, reference.protocol["role"], reference.features, reference.counterpart)
             fake = check_features(generated.features[name][self._output(family, name)], "generated")
             found = family.score(real, reference.states[family.name, name], fake, self._options(family), self._share)
+            everything[family.name, name] = found
             found |= self._beside(family, name, metrics, fake)
             for metric in metrics:
                 for suffix in ("", *COMPANIONS):
@@ -206,7 +243,28 @@ class Evaluator:
         scalars: dict[str, float] = self.ranks.gather_objects(
             {name: values[name] for name in order if name in values and name not in undefined}
         )[0]
-        return scalars
+        return scalars, everything
+
+    def _exhibit(self, generated: Extracted, images: Pictures, found: dict[tuple[str, str], Scores]) -> Exhibits:
+        """Pictures and tables, which rank 0 draws, and the scalars of the study of pairs."""
+        draws, shown = self.ranks.rank == 0, Exhibits()
+        for (family, name), scores in found.items():
+            if family == "memorization":
+                options, ending = self.settings.all_options[family], "" if name == "dreamsim" else f"_{name}"
+                sets = (images, *self._real_pictures())
+                shown |= exhibits.neighbors(scores, options, *sets, ending=ending, draws=draws)
+        for metric in self._studies():
+            name = str(metric.extractor)
+            fake = {each: outputs[self.extractors[each].embedding] for each, outputs in generated.features.items()}
+            if metric.entry.value == "pairs":
+                shown |= self._pair_studies[metric.name].compare(
+                    pairs.Side(images, fake), name=metric.name, draws=draws
+                )
+            elif draws:
+                train, held_out = self._both_embeddings(name)
+                rows = {"training": train, "held-out": held_out, "generated": fake[name]}
+                shown |= exhibits.feature_space(rows, self.settings.all_options["feature_space"], name, metric.name)
+        return shown
 
     def _beside(self, family: Family, name: str, metrics: list[Metric], fake: Tensor) -> Scores:
         """Floors and gaps, where there is another real set."""
@@ -229,15 +287,76 @@ class Evaluator:
                 beside |= {value + suffix: values[value] for value in {metric.entry.value for metric in metrics}}
         return beside
 
+    def _real(
+        self, family: Family, name: str, role: str, features: dict[str, Features], other: Counterpart | None
+    ) -> Tensor | BothSets:
+        """What a family compares generated rows with."""
+        rows = self._rows(features, family, name)
+        if not family.needs_both or other is None:
+            return rows
+        return BothSets(*_by_role(role, rows, self._rows(other.features, family, name)))
+
+    def _both_embeddings(self, name: str) -> tuple[Tensor, Tensor]:
+        """Features of training and of held-out images."""
+        reference, embedding = self._prepared(), self.extractors[name].embedding
+        other = {} if reference.counterpart is None else reference.counterpart.features
+        found = [features[name].outputs[embedding] for features in (reference.features, other)]
+        return _by_role(reference.protocol["role"], *found)
+
+    def _real_pictures(self) -> tuple[Pictures, Pictures]:
+        """Training and held-out images."""
+        sets = self._prepared().sets
+        return Filed(sets["real"], self.ranks), Filed(sets["held_out"], self.ranks)
+
+    def _prepare_studies(self) -> None:
+        """Everything about the studies that can go wrong goes wrong here."""
+        for metric in self._studies():
+            options = self.settings.all_options[metric.entry.family.name]
+            if metric.entry.value == "feature_space":
+                exhibits.check_projections(options)
+                continue
+            pairs.check_metrics(options)
+            similarities: dict[str, pairs.Similarity | None] = {}
+            for name in options["metrics"]:
+                similarities[name] = None if name in self.extractors else self._similarity(name)
+            names = [name for name, similarity in similarities.items() if similarity is None] + [str(metric.extractor)]
+            both = {name: self._both_embeddings(name) for name in names}
+            sides = [
+                pairs.Side(pictures, {name: rows[place] for name, rows in both.items()})
+                for place, pictures in enumerate(self._real_pictures())
+            ]
+            self._pair_studies[metric.name] = pairs.Study(
+                sides[0], sides[1], str(metric.extractor), similarities, options, self.ranks, self.device
+            )
+
+    def _similarity(self, name: str) -> pairs.Similarity:
+        """A measure of two stacks of images: of pixels, or a pair network."""
+        if name in pairs.PIXEL_METRICS:
+            return pairs.PIXEL_METRICS[name]
+        if name not in self.pair_networks:
+            spec = (self.settings.extractors or {}).get(name)
+            with self.ranks.node_leader_first():
+                self.pair_networks[name] = load_configured_pair(name, spec, self.settings.weights_dir, self.device)
+        return self.pair_networks[name]
+
     def _read_counterpart(self, image_set: ImageSet, use_cache: bool) -> Counterpart | None:
         """The other real set's features, if a metric makes use of them."""
-        groups = [(family, name) for family, name, _ in self._groups() if family.floor is not None or family.gap]
-        if not groups:
+        groups = [
+            (family, name)
+            for family, name, _ in self._groups()
+            if family.floor is not None or family.gap or family.needs_both
+        ]
+        if not groups and not self._studies():
             return None
         fingerprint = image_set.stamp() or self._hash(image_set)
         features, _ = self._reference_features(image_set, fingerprint, use_cache)
-        rows = [check_features(self._rows(features, family, name), image_set.role) for family, name in groups]
-        protocol = {"role": image_set.role, "num_images": len(rows[0]), "fingerprint": fingerprint}
+        for family, name in groups:
+            check_features(self._rows(features, family, name), image_set.role)
+        count = len(next(iter(next(iter(features.values())).outputs.values())))
+        for family, _, metrics in self._groups():
+            if family.needs_both:
+                self._check_count(count, f"`{image_set.role}`", family, metrics)
+        protocol = {"role": image_set.role, "num_images": count, "fingerprint": fingerprint}
         return Counterpart(image_set.role, features, protocol, self.settings.seed)
 
     def _load_extractors(self) -> None:
@@ -282,8 +401,22 @@ class Evaluator:
         parts = (block.part(self.ranks.peer, self.ranks.peers) for block in blocks)
         return (part for part in parts if len(part.positions))
 
-    def _extract(self, blocks: Iterator[Any], stage: str, show: int) -> Extracted:
-        return extract(blocks, self.extractors, self.ranks, self.device, stage=stage, show=show)
+    def _extract(self, blocks: Iterator[Any], stage: str, keep: KeptImages | None = None) -> Extracted:
+        names = {metric.entry.family.name for metric in self.settings.resolved}
+        first = 0  # of so many images more will be asked than their features
+        if "pairs" in names:
+            first = self.settings.all_options["pairs"]["num_images"]
+        everything = "memorization" in names
+        return extract(
+            blocks,
+            self.extractors,
+            self.ranks,
+            self.device,
+            stage=stage,
+            show=_SHOWN,
+            keep=keep if first or everything else None,
+            keep_first=None if everything else first,
+        )
 
     @contextmanager
     def _sampling(self, sampler: Sampler) -> Iterator[None]:
@@ -297,8 +430,12 @@ class Evaluator:
         groups: dict[tuple[str, str], tuple[Family, str, list[Metric]]] = {}
         for metric in self.settings.resolved:
             family = metric.entry.family
-            groups.setdefault((family.name, metric.extractor), (family, metric.extractor, []))[2].append(metric)
+            if isinstance(family, Family):
+                groups.setdefault((family.name, metric.extractor), (family, metric.extractor, []))[2].append(metric)
         return list(groups.values())
+
+    def _studies(self) -> list[Metric]:
+        return [metric for metric in self.settings.resolved if not isinstance(metric.entry.family, Family)]
 
     def _prepared(self) -> Reference:
         if self._reference is None:
@@ -380,6 +517,10 @@ class Evaluator:
             for family, extractor, group in self._groups()
             for metric in group
         }
+        for metric in self._studies():
+            family = metric.entry.family
+            options = self.settings.all_options[family.name]
+            metrics[metric.name] = {"family": family.name, "extractor": metric.extractor, **options}
         return {
             "version": __version__,
             "num_samples": count,
@@ -391,6 +532,7 @@ class Evaluator:
             "reference": self._prepared().protocol,
             "counterpart": other.protocol if other else None,
             "extractors": {name: extractor.identity.describe() for name, extractor in self.extractors.items()},
+            "pairs": {name: network.identity.describe() for name, network in self.pair_networks.items()},
             "metrics": metrics,
         }
 
@@ -400,6 +542,11 @@ class Evaluator:
             _log.warning(message)
         if message is not None:
             self._warned.add(message)
+
+
+def _by_role(role: str, reference: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Training and held-out rows."""
+    return (reference, other) if role == "real" else (other, reference)
 
 
 def _names(metrics: list[Metric]) -> str:

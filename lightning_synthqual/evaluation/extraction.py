@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.extractors.base import EXTRACTION_BATCH, Extractor
 from lightning_synthqual.images.blocks import Block
+from lightning_synthqual.images.kept import KeptImages
 from lightning_synthqual.images.pixels import PixelRange
 
 _MOST_WAITING = 4 * EXTRACTION_BATCH  # pictures of many different sizes must not pile up
@@ -118,6 +119,8 @@ def extract(
     stage: str,
     show: int = 0,
     digest: bool = False,
+    keep: KeptImages | None = None,
+    keep_first: int | None = None,
 ) -> Extracted:
     """Extract this process's blocks and bring all features together.
 
@@ -129,6 +132,8 @@ def extract(
         stage: What is being done, for messages.
         show: How many of the first images to keep.
         digest: Whether to hash the images.
+        keep: Where to keep this process's images, to look at them again.
+        keep_first: Keep those of so many first images alone.
 
     Returns:
         The features of all processes.
@@ -140,6 +145,10 @@ def extract(
             drawn = time.perf_counter()
             share.add(block, digest)
             share.show(block, show)
+            if keep is not None:
+                for position, image in zip(block.positions, block.images, strict=True):
+                    if keep_first is None or position < keep_first:
+                        keep.add(position, image)
             seconds[stage] += drawn - started
             started = time.perf_counter()
             seconds["extraction"] += started - drawn

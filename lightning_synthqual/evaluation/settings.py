@@ -60,6 +60,25 @@ class Settings:
         families = [metric.entry.family for metric in self.resolved]
         return max(family.min_rows(self.all_options[family.name]) for family in families)
 
+    @property
+    def needs_both(self) -> bool:
+        """Whether a metric needs training images and held-out ones."""
+        return any(metric.entry.family.needs_both for metric in self.resolved)
+
+    def check_held_out(self, held_out: Any) -> None:
+        """Raise if there are no held-out images where a metric needs them.
+
+        Raises:
+            ValueError: It names the metrics.
+        """
+        names = [metric.name for metric in self.resolved if metric.entry.family.needs_both]
+        if names and held_out is None:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(
+                f"{names[0]}{more} compares the neighbours of generated images in training and in held-out data, but "
+                "`held_out` is missing. Pass real images that the generator is not trained on."
+            )
+
     def open_both(self, real: Any, held_out: Any) -> tuple[ImageSet, ImageSet | None]:
         """Open the reference, and the other real set if there is one.
 
@@ -68,6 +87,9 @@ class Settings:
             TypeError: If a source is no set of images.
             ValueError: If the reference is missing, or a set is empty.
         """
+        self.check_held_out(held_out)
+        if real is None and self.needs_both:
+            self.open(real, "real")  # it says what is missing
         sources = {"real": real, "held_out": held_out}
         compared = self.open(sources.pop(self.reference), self.reference)
         ((role, source),) = sources.items()

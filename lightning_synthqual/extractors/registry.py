@@ -123,6 +123,11 @@ def load_configured(name: str, spec: Any, weights_dir: str | Path | None, device
         from lightning_synthqual.extractors import custom
 
         return custom.build(name, spec).to(device)
+    return load(name, weights_dir=weights_dir, device=device, **_configuration(name, spec))
+
+
+def _configuration(name: str, spec: Any) -> Mapping[str, Any]:
+    """What ``extractors={name: spec}`` says of a known network."""
     if not isinstance(spec or {}, Mapping):
         raise TypeError(
             f"`extractors[{name!r}]` configures the extractor of that name and must be a dict such as "
@@ -131,7 +136,25 @@ def load_configured(name: str, spec: Any, weights_dir: str | Path | None, device
     unknown = sorted(set(spec or {}) - {"weights", "precision"})
     if unknown:
         raise ValueError(f"`extractors[{name!r}]` takes 'weights' and 'precision', but got {unknown}.")
-    return load(name, weights_dir=weights_dir, device=device, **(spec or {}))
+    return spec or {}
+
+
+def load_configured_pair(
+    name: str, spec: Any, weights_dir: str | Path | None, device: torch.device | str
+) -> PairNetwork:
+    """Load the pair network ``name`` as ``extractors={name: spec}`` configures it.
+
+    Args:
+        name: A name of ``load_pair``.
+        spec: ``None`` or a dict with ``weights`` and ``precision``.
+        weights_dir: A folder of weights files by their published names.
+        device: Where to put the network.
+
+    Raises:
+        TypeError: If ``spec`` is of the wrong kind.
+        ValueError: If ``spec`` has unknown keys, or the name is unknown.
+    """
+    return load_pair(name, weights_dir=weights_dir, device=device, **_configuration(name, spec))
 
 
 def open_clip_names() -> list[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,18 @@ class ImageSet:
         for block in own:
             yield _block(block, [next(wanted) for _ in block])
 
+    def pick(self, positions: Sequence[int]) -> list[Tensor]:
+        """The images at these positions of the set, uint8 (3, H, W); a stream is read up to the last of them."""
+        if self.indices is not None:
+            return [item.image for item in self._load([self.indices[position] for position in positions])]
+        found = {
+            position: image
+            for block in self._read_stream(1)
+            for position, image in zip(block.positions, block.images, strict=True)
+            if position in positions
+        }
+        return [found[position] for position in positions]
+
     def _load(self, indices: list[int]) -> Iterable["Item"]:
         if not self.workers.get("num_workers"):
             return (self.items[index] for index in indices)
@@ -155,7 +167,7 @@ class ImageSet:
             self.items, batch_size=None, sampler=indices, generator=torch.Generator().manual_seed(0), **self.workers
         )
 
-    def _read_stream(self, batch_size: int, rank: int, world_size: int) -> Iterator[Block]:
+    def _read_stream(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Block]:
         start, pending = 0, []
         self.items.seed_generators(0)  # a stream that shuffles must do it alike on every process
         for index, item in enumerate(self.dataset):

@@ -5,6 +5,7 @@ from lightning_synthqual.metrics.frechet import frechet_distance
 from lightning_synthqual.metrics.inception import InceptionScore, inception_score
 from lightning_synthqual.metrics.kernel import KernelDistance, cmmd, kernel_distance
 from lightning_synthqual.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from lightning_synthqual.metrics.memorization import Memorization, memorization
 from lightning_synthqual.metrics.neighbors import Neighbors, nearest_neighbors
 from lightning_synthqual.metrics.pictures import ms_ssim, psnr, shannon_entropy
 
@@ -12,6 +13,7 @@ __all__ = [
     "DensityCoverage",
     "InceptionScore",
     "KernelDistance",
+    "Memorization",
     "Neighbors",
     "PrecisionRecall",
     "authenticity",
@@ -21,6 +23,7 @@ __all__ = [
     "frechet_distance",
     "inception_score",
     "kernel_distance",
+    "memorization",
     "ms_ssim",
     "nearest_neighbors",
     "precision_recall",

@@ -1,13 +1,16 @@
 """Whether generated rows keep closer to the training rows than new real rows do."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.frechet import moments
-from lightning_synthqual.metrics.neighbors import search
-from lightning_synthqual.metrics.share import MEMORY
+from lightning_synthqual.metrics.neighbors import Neighbors, search
+from lightning_synthqual.metrics.share import MEMORY, Share, tiles
 
+_BLOCK = 4096  # rows that are projected at once
 _COMPONENTS = 64  # principal components in which cells are formed
 _LEAST = 20  # a cell counts if it has more generated rows than this
 
@@ -40,10 +43,19 @@ def authenticity(train: Tensor, fake: Tensor, *, memory: int = MEMORY) -> Tensor
         0.5
     """
     train, fake = check_pair(train, fake, ("train", "fake"))
-    to_train = search(fake, train, 1, memory=memory)
+    nearest = search(fake, train, 1, memory=memory)
     within_train = search(train, train, 1, own=True, memory=memory).distances[:, 0]
-    authentic = to_train.distances[:, 0] > within_train[to_train.indices[:, 0]]
-    return authentic.double().mean()
+    return authentic(nearest, within_train).mean()
+
+
+def authentic(nearest: Neighbors, within_train: Tensor) -> Tensor:
+    """Which rows are authentic: 1 or 0, float64 (M,).
+
+    Args:
+        nearest: Their nearest training rows.
+        within_train: Distance (N,) of each training row to its nearest other one.
+    """
+    return (nearest.distances[:, 0] > within_train[nearest.indices[:, 0]]).double()
 
 
 def data_copying_test(
@@ -84,39 +96,112 @@ def data_copying_test(
     train, fake = check_pair(train, fake, ("train", "fake"))
     if not 1 <= cells <= len(train):
         raise ValueError(f"`cells` must be from 1 to the number of training rows, but got {cells}.")
-    sets = [train, held_out, fake]
-    if cells == 1:
-        labels = [torch.zeros(len(rows), dtype=torch.int64, device=rows.device) for rows in sets]
-    else:
-        sets = _principal_components(sets)
-        labels = _partition(sets, cells, seed)
-    return copying_by_cells(sets, labels, memory=memory)
+    partition = Partition(train, cells, seed)
+    return copying_statistic(*(partition.distances(rows, memory) for rows in (held_out, fake)))
 
 
-def copying_by_cells(sets: list[Tensor], labels: list[Tensor], *, memory: int = MEMORY) -> Tensor:
-    """C_T of training, held-out and generated rows whose cells are known.
+CellDistances = tuple[Tensor, Tensor]
+
+
+class Partition:
+    """Training rows in cells, by k-means of their principal components.
 
     Args:
-        sets: Features (N, D), (H, D) and (M, D).
-        labels: The rows' cells (N,), (H,) and (M,), counted from 0.
-        memory: Bytes that the tiles may take.
+        train: Features (N, D).
+        cells: How many.
+        seed: Of k-means.
+        unit: Whether rows are divided by their lengths.
+        share: This process's share of searching; the first process forms the cells for all.
+        labels: The cells (N,) of the rows, where they are known.
+    """
+
+    def __init__(
+        self,
+        train: Tensor,
+        cells: int,
+        seed: int = 0,
+        *,
+        unit: bool = False,
+        share: Share | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
+        self.train = train
+        self.cells = cells
+        self.unit = unit
+        self.share = share or Share()
+        self._means: Any = None
+        self._mean = torch.zeros((), dtype=torch.float64, device=train.device)
+        self._axes: Tensor | None = None
+        if labels is None and cells > 1 and self.share.rank == 0:
+            self._fit(seed)
+        self.labels = self.assign(train) if labels is None else labels
+
+    def _fit(self, seed: int) -> None:
+        from sklearn.cluster import KMeans
+
+        if self.train.shape[1] > _COMPONENTS:
+            rows = unit_rows(self.train) if self.unit else self.train
+            self._mean, covariance = moments(rows)
+            self._axes = torch.linalg.eigh(covariance).eigenvectors[:, -_COMPONENTS:]
+        self._means = KMeans(self.cells, n_init=10, random_state=seed).fit(self._project(self.train))
+
+    def _project(self, rows: Tensor) -> Any:
+        """Rows as k-means takes them."""
+        parts = []
+        for part in tiles(range(len(rows)), _BLOCK):
+            block = (unit_rows(rows[part]) if self.unit else rows[part].double()) - self._mean
+            parts.append(block if self._axes is None else block @ self._axes)
+        return torch.cat(parts).cpu().numpy()
+
+    def assign(self, rows: Tensor) -> Tensor:
+        """The cell (N,) of each row (N, D), the same on every process."""
+        labels = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        if self._means is not None:
+            labels = torch.from_numpy(self._means.predict(self._project(rows))).to(labels)
+        return self.share.total(labels)
+
+    def distances(self, rows: Tensor, memory: int = MEMORY, labels: Tensor | None = None) -> CellDistances:
+        """Squared distance (M,) of rows (M, D) to the nearest training row of their cell, and their cells (M,)."""
+        labels = self.assign(rows) if labels is None else labels
+        nearest = torch.full((len(rows),), torch.nan, dtype=torch.float64, device=rows.device)
+        for cell in range(self.cells):
+            members, train = labels == cell, self.train[self.labels == cell]
+            if members.any() and len(train):
+                found = search(rows[members], train, 1, unit=self.unit, share=self.share, memory=memory)
+                nearest[members] = found.distances[:, 0]
+        return nearest, labels
+
+
+def copying_statistic(held_out: CellDistances, fake: CellDistances) -> Tensor:
+    """C_T of the distances of held-out and of generated rows to the nearest training rows of their cells.
+
+    Raises:
+        ValueError: If a cell with generated rows has no training or held-out rows, or no cell has enough of the
+            generated ones.
     """
     weights, scores = [], []
-    for cell in range(int(labels[0].max()) + 1):
-        train, held_out, fake = (rows[label == cell] for rows, label in zip(sets, labels, strict=True))
-        if len(train) == 0 or len(held_out) == 0:
+    for cell in fake[1].unique().tolist():
+        theirs, ours = (distances[labels == cell] for distances, labels in (held_out, fake))
+        if len(theirs) == 0 or ours.isnan().any():
             raise ValueError(
-                f"Cell {cell} has {len(train)} training and {len(held_out)} held-out rows, but needs both. "
-                "Choose fewer `cells`."
+                f"Cell {cell} has {len(theirs)} held-out rows"
+                + (" and no training rows. " if ours.isnan().any() else ", but needs some. ")
+                + "Choose fewer `cells`."
             )
-        if len(fake) > _LEAST:
-            ours, theirs = (search(rows, train, 1, memory=memory).distances[:, 0] for rows in (fake, held_out))
+        if len(ours) > _LEAST:
             scores.append(_rank_sum_score(ours, theirs))
-            weights.append(len(held_out))
+            weights.append(len(theirs))
     if not scores:
-        raise ValueError(f"No cell has more than {_LEAST} of the {len(sets[2])} `fake` rows. Give more of them.")
+        raise ValueError(f"No cell has more than {_LEAST} of the {len(fake[0])} `fake` rows. Give more of them.")
     weight = torch.tensor(weights, dtype=torch.float64, device=scores[0].device)
     return (weight * torch.stack(scores)).sum() / weight.sum()
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows divided by their lengths, float64."""
+    wide = rows.double()
+    lengths: Tensor = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    return wide / lengths
 
 
 def _rank_sum_score(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -127,22 +212,3 @@ def _rank_sum_score(ours: Tensor, theirs: Tensor) -> Tensor:
     n, m = len(theirs), len(ours)
     z: Tensor = (wins - (n * m / 2 - 0.5)) / (n * m * (n + m + 1) / 12) ** 0.5
     return z
-
-
-def _principal_components(sets: list[Tensor]) -> list[Tensor]:
-    """The rows of all sets in the principal components of the first, if there are more columns than components."""
-    if sets[0].shape[1] <= _COMPONENTS:
-        return sets
-    mean, covariance = moments(sets[0])
-    axes = torch.linalg.eigh(covariance).eigenvectors[:, -_COMPONENTS:]
-    return [(rows.double() - mean) @ axes for rows in sets]
-
-
-def _partition(sets: list[Tensor], cells: int, seed: int) -> list[Tensor]:
-    """Cells (by k-means of the first set) of the rows of all sets."""
-    from sklearn.cluster import KMeans
-
-    first, *others = (rows.double().cpu().numpy() for rows in sets)
-    means = KMeans(cells, n_init=10, random_state=seed).fit(first)
-    labels = [means.labels_, *(means.predict(rows) for rows in others)]
-    return [torch.from_numpy(label).to(rows.device, torch.int64) for label, rows in zip(labels, sets, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from lightning_synthqual.metrics.frechet import Gaussian, distance_with_error, f
 from lightning_synthqual.metrics.inception import inception_score
 from lightning_synthqual.metrics.kernel import Kernel, Sums, exact_distance, subset_distance, within_sums
 from lightning_synthqual.metrics.manifold import both_sets_error, insiders, occupants
+from lightning_synthqual.metrics.memorization import Memorization, RealNeighbors
 from lightning_synthqual.metrics.neighbors import squared_radii
 from lightning_synthqual.metrics.share import Share
 
@@ -71,6 +72,13 @@ class Protocol:
         return None
 
 
+class BothSets(NamedTuple):
+    """The rows of both real sets."""
+
+    train: Tensor
+    held_out: Tensor
+
+
 @dataclass(frozen=True)
 class Family:
     """Scalars that are computed together.
@@ -78,7 +86,8 @@ class Family:
     Args:
         name: The key of ``options`` that concerns the family.
         prepare: ``(real, options, share) -> state``: the part that depends on the reference alone, done once.
-        score: ``(real, state, fake, options, share) -> {value: scalar}``, with standard errors as ``<value>_std``.
+        score: ``(real, state, fake, options, share) -> {value: scalar}``, with standard errors as ``<value>_std``, and
+            whatever else pictures and tables are made of.
         options: What ``options[name]`` may hold, with the defaults.
         min_rows: Fewest rows a set may have, given the options.
         wants_more_rows_than_columns: Whether the estimate is biased for N < D, which is worth a warning.
@@ -87,11 +96,12 @@ class Family:
             as many as were generated where the value depends on the number, else all.
         gap: Whether values against held-out and against training images may be subtracted.
         protocol: The sample counts without which the family's names are not to be used.
+        needs_both: Whether ``real`` is not the reference but training and held-out rows, as ``BothSets``.
     """
 
     name: str
-    prepare: Callable[[Tensor, Options, Share], Any]
-    score: Callable[[Tensor, Any, Tensor, Options, Share], Scores]
+    prepare: Callable[[Any, Options, Share], Any]
+    score: Callable[[Any, Any, Tensor, Options, Share], Scores]
     options: Options = field(default_factory=dict)
     min_rows: Callable[[Options], int] = _two_rows
     wants_more_rows_than_columns: bool = False
@@ -99,6 +109,25 @@ class Family:
     floor: Literal["of all", "of as many"] | None = None
     gap: bool = False
     protocol: Protocol | None = None
+    needs_both: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """What looks at pictures beside features, and makes pictures and tables.
+
+    Args:
+        name: The key of ``options`` that concerns it.
+        options: What ``options[name]`` may hold, with the defaults.
+    """
+
+    name: str
+    options: Options = field(default_factory=dict)
+    needs_both: bool = True
+
+    def min_rows(self, options: Options) -> int:
+        """Fewest images a set may have."""
+        return 3
 
 
 @dataclass(frozen=True)
@@ -108,14 +137,14 @@ class Entry:
     Args:
         family: What computes it.
         value: Which of the family's scalars it is.
-        direction: ``"min"`` if lower is better, else ``"max"``.
+        direction: ``"min"`` if lower is better, ``"max"`` if higher is, ``None`` if neither.
         extractor: Whose features the bare name stands for, or ``None`` if the name needs a suffix.
         suffixed: Whether ``<name>_<extractor>`` exists.
     """
 
-    family: Family
+    family: Family | Study
     value: str
-    direction: Direction
+    direction: Direction | None
     extractor: str | None = None
     suffixed: bool = False
 
@@ -227,6 +256,24 @@ def _means(rows: dict[str, Tensor], real: Tensor, fake: Tensor) -> Scores:
     return values | {f"{name}_std": both_sets_error(row, len(real), len(fake)) for name, row in rows.items()}
 
 
+def _prepare_memorization(real: BothSets, options: Options, share: Share) -> RealNeighbors:
+    cells = min(options["cells"], len(real.train), len(real.held_out))
+    return RealNeighbors(real.train, real.held_out, options["distance"], cells, options["seed"], share)
+
+
+def _score_memorization(real: BothSets, state: RealNeighbors, fake: Tensor, options: Options, share: Share) -> Scores:
+    found = state.compare(fake)
+    errors = {f"{name}_std": error for name, error in found.errors.items()}
+    neighbors = {
+        "train_distances": found.train.distances,
+        "train_indices": found.train.indices,
+        "held_out_distances": found.held_out.distances,
+        "held_out_indices": found.held_out.indices,
+        "null_distances": found.null,
+    }
+    return {**found.scalars._asdict(), **errors, **neighbors}
+
+
 _SUBSETS: Options = {"subsets": None, "subset_size": 1000, "seed": 0}
 FRECHET = Family(
     "fid",
@@ -308,6 +355,20 @@ IS50K = Family(
     protocol=Protocol(50_000, reads_real=False),
 )
 
+MEMORIZATION = Family(
+    "memorization",
+    prepare=_prepare_memorization,
+    score=_score_memorization,
+    options={"distance": "cosine", "cells": 3, "seed": 0, "shown": 8},
+    needs_both=True,
+)
+PAIRS = Study(
+    "pairs",
+    options={"num_images": 1000, "metrics": ("psnr", "ms_ssim", "lpips_alex", "dreamsim"), "seed": 0},
+)
+FEATURE_SPACE = Study("feature_space", options={"methods": ("pca", "tsne"), "num_images": 1000, "seed": 0})
+
+_COPYING: dict[str, Direction] = {"closer_to_train": "min", "copy_fraction": "min", "authenticity": "max"}
 CATALOGUE: dict[str, Entry] = {
     "fid": Entry(FRECHET, "distance", "min", extractor="inception"),
     "fd": Entry(FRECHET, "distance", "min", suffixed=True),
@@ -325,7 +386,15 @@ CATALOGUE: dict[str, Entry] = {
     "fid50k_full": Entry(FID50K_FULL, "distance", "min", extractor="inception"),
     "kid50k_full": Entry(KID50K_FULL, "distance", "min", extractor="inception"),
     "is50k": Entry(IS50K, "score", "max", extractor="inception"),
+    **{
+        name: Entry(MEMORIZATION, name, _COPYING.get(name), extractor="dreamsim", suffixed=True)
+        for name in Memorization._fields
+    },
+    "pairs": Entry(PAIRS, "pairs", None, extractor="dreamsim", suffixed=True),
+    "feature_space": Entry(FEATURE_SPACE, "feature_space", None, extractor="dreamsim", suffixed=True),
 }
+# Names that stand for several, with a suffix as well as without.
+GROUPS: dict[str, tuple[str, ...]] = {"memorization": Memorization._fields, "pairs": ("pairs", "feature_space")}
 
 
 def resolve(names: Iterable[str], extractors: Iterable[str]) -> tuple[Metric, ...]:
@@ -345,7 +414,7 @@ def resolve(names: Iterable[str], extractors: Iterable[str]) -> tuple[Metric, ..
     """
     if isinstance(names, str):
         raise TypeError(f"`metrics` must be a sequence of names, but got one string. Use `metrics=({names!r},)`.")
-    unique = tuple(dict.fromkeys(names))
+    unique = tuple(dict.fromkeys(member for name in names for member in _members(name)))
     if not unique:
         raise ValueError("`metrics` is empty. Name at least one, for example `metrics=('fid', 'kid')`.")
     known = tuple(extractors)
@@ -356,6 +425,14 @@ def resolve(names: Iterable[str], extractors: Iterable[str]) -> tuple[Metric, ..
                 "what is reported beside a metric. Rename it."
             )
     return tuple(_resolve(name, known) for name in unique)
+
+
+def _members(name: str) -> list[str]:
+    """The metrics that a name stands for."""
+    for group, members in GROUPS.items():
+        if name == group or name.startswith(f"{group}_"):
+            return [member + name.removeprefix(group) for member in members]
+    return [name]
 
 
 def _resolve(name: str, extractors: tuple[str, ...]) -> Metric:
@@ -376,10 +453,14 @@ def _resolve(name: str, extractors: tuple[str, ...]) -> Metric:
                 f"Metric {name!r} needs an extractor {suffix!r}, which is not known (known: {', '.join(extractors)}). "
                 f"Pass your own as `extractors={{{suffix!r}: module}}`."
             )
-    valid = [n for n, e in CATALOGUE.items() if e.extractor]
-    valid += [f"{n}_{extractor}" for n, e in CATALOGUE.items() if e.suffixed for extractor in extractors]
+    bare = [*(n for n, e in CATALOGUE.items() if e.extractor), *GROUPS]
+    stems = [*(n for n, e in CATALOGUE.items() if e.suffixed), *GROUPS]
+    valid = bare + [f"{stem}_{extractor}" for stem in stems for extractor in extractors]
     nearest = get_close_matches(name.lower(), valid, n=1, cutoff=0.0)[0]
-    raise ValueError(f"Unknown metric {name!r}; did you mean {nearest!r}? Known names: {', '.join(valid)}.")
+    raise ValueError(
+        f"Unknown metric {name!r}; did you mean {nearest!r}? Known names: {', '.join(dict.fromkeys(bare))}; and, with "
+        f"`_` and the name of an extractor ({', '.join(extractors)}): {', '.join(dict.fromkeys(stems))}."
+    )
 
 
 def _split(name: str) -> list[tuple[Entry, str]]:
@@ -403,7 +484,7 @@ def direction(name: str) -> Direction | None:
     entries = [CATALOGUE[stem]] if stem in CATALOGUE else [entry for entry, _ in _split(stem)]
     if not entries or name.endswith("_floor"):
         return None
-    return "min" if stem != name else entries[0].direction
+    return "min" if stem != name and entries[0].direction else entries[0].direction
 
 
 def complete_options(options: Mapping[str, Options] | None) -> dict[str, dict[str, Any]]:

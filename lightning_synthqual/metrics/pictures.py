@@ -4,9 +4,12 @@ from math import log
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, by Wang et al. 2003
 _LEAST_SIDES = (11, 22, 44, 99, 176)  # from which torchmetrics takes one, two, ... scales with windows of 11 pixels
+_WINDOW, _SIGMA = 11, 1.5  # of the Gaussian windows of structural similarity, in pixels
+_C1, _C2 = 0.01**2, 0.03**2  # its constants, for values in [0, 1]
 _BLOCK = 16  # pictures at once
 
 
@@ -43,7 +46,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """Multi-scale structural similarity of pairs of pictures (Wang et al. 2003); higher is more alike, 1 for equal.
 
     Windows of 11 pixels, five scales. Pictures of fewer than 176 pixels have fewer scales: the first ones, with their
-    weights scaled up to sum to 1 (see ``ms_ssim_scales``). Computed by torchmetrics.
+    weights scaled up to sum to 1 (see ``ms_ssim_scales``). Negative means count as 0. Agrees with torchmetrics.
 
     Args:
         a: Pictures (N, C, H, W), uint8 or float in [0, 1], at least 11 pixels high and wide.
@@ -62,18 +65,49 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
         >>> [round(value, 6) for value in ms_ssim(a, a).tolist()]
         [1.0, 1.0]
     """
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
-
     a, b = _unit_range(a, "a"), _unit_range(b, "b")
     _check_alike(a, b)
-    betas = _SCALE_WEIGHTS[: ms_ssim_scales(*a.shape[2:])]
-    if len(betas) < len(_SCALE_WEIGHTS):
-        betas = tuple(weight / sum(betas) for weight in betas)
-    values = [
-        similarity(x, y, data_range=1.0, betas=betas, reduction="none").reshape(-1)
-        for x, y in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)
-    ]
-    return torch.cat(values)
+    scales = ms_ssim_scales(a.shape[2], a.shape[3])
+    weights = torch.tensor(_SCALE_WEIGHTS[:scales], dtype=torch.float64, device=a.device)
+    if scales < len(_SCALE_WEIGHTS):
+        weights /= weights.sum()
+    parts = zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)
+    return torch.cat([_similarities(x, y, scales).pow(weights[:, None]).prod(dim=0) for x, y in parts])
+
+
+def _similarities(x: Tensor, y: Tensor, scales: int) -> Tensor:
+    """By scale (scales, N): the means of contrast and structure, at the last scale of luminance too; at least 0."""
+    found = []
+    for scale in range(scales):
+        if scale:
+            x, y = (avg_pool2d(each, 2) for each in (x, y))
+        if scale == scales - 1:
+            x, y = (pad(each, (_WINDOW // 2,) * 4, mode="reflect") for each in (x, y))  # as torchmetrics does
+        blur = _Blur(x)
+        x_mean, y_mean = blur(x), blur(y)
+        x_variance, y_variance = (blur(x * x) - x_mean**2).clamp(min=0), (blur(y * y) - y_mean**2).clamp(min=0)
+        structure = (2 * (blur(x * y) - x_mean * y_mean) + _C2) / (x_variance + y_variance + _C2)
+        if scale == scales - 1:
+            structure = structure * (2 * x_mean * y_mean + _C1) / (x_mean**2 + y_mean**2 + _C1)
+        found.append(structure.mean(dim=(1, 2, 3)).clamp(min=0))
+    return torch.stack(found)
+
+
+class _Blur:
+    """Means over Gaussian windows that lie within the picture, as two products with banded matrices."""
+
+    def __init__(self, like: Tensor) -> None:
+        window = torch.exp(-(torch.arange(-(_WINDOW // 2), _WINDOW // 2 + 1).double() / _SIGMA).square() / 2)
+        window /= window.sum()
+        self._bands = []
+        for side in like.shape[2:]:
+            band = torch.zeros(side - _WINDOW + 1, side, dtype=torch.float64)
+            for place, row in enumerate(band):
+                row[place : place + _WINDOW] = window
+            self._bands.append(band.to(like.device))
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return self._bands[0] @ pictures @ self._bands[1].T
 
 
 def ms_ssim_scales(height: int, width: int) -> int:

@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from lightning_synthqual.metrics import authenticity, data_copying_test
-from lightning_synthqual.metrics.copying import copying_by_cells
+from lightning_synthqual.metrics.copying import Partition, copying_statistic
 
 Golden = Callable[[str], tuple[Tensor, ...]]
 Cloud = Callable[..., Tensor]
@@ -91,7 +91,9 @@ def test_given_cells(golden: Golden, case: str) -> None:
     sets = [rows.double() for rows in (train, held_out, fake)]
     means = KMeans(3, n_init=10, random_state=5).fit(sets[0].numpy())
     labels = [torch.from_numpy(means.predict(rows.numpy())).long() for rows in sets]
-    assert copying_by_cells(sets, labels).item() == pytest.approx(by_definition(sets, labels), rel=1e-9)
+    partition = Partition(sets[0], 3, labels=labels[0])
+    distances = [partition.distances(rows, labels=cells) for rows, cells in zip(sets[1:], labels[1:], strict=True)]
+    assert copying_statistic(*distances).item() == pytest.approx(by_definition(sets, labels), rel=1e-9)
 
 
 def test_copies_fresh_rows_and_far_rows(cloud: Cloud) -> None:
@@ -128,7 +130,7 @@ def test_bad_input(cloud: Cloud, changes: dict[str, Any], message: str) -> None:
 def test_a_cell_without_held_out_rows_is_named(cloud: Cloud) -> None:
     near = cloud(0, 40, 4)
     train = torch.cat([near, near + 1000.0])
-    with pytest.raises(ValueError, match=r"Cell \d has 40 training and 0 held-out rows.*fewer `cells`"):
+    with pytest.raises(ValueError, match=r"Cell \d has 0 held-out rows, but needs some.*fewer `cells`"):
         data_copying_test(train, near + 0.1, train, cells=2)
 
 

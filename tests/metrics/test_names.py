@@ -266,6 +266,8 @@ def test_error_of_the_inception_score_tells_the_spread_over_200_independent_draw
 def test_every_value_but_those_of_single_splits_has_an_error(cloud: Cloud) -> None:
     real, fake = cloud(0, 30, 5), cloud(1, 20, 5)
     for entry in CATALOGUE.values():
+        if not isinstance(entry.family, Family) or entry.family.needs_both:
+            continue
         found = score(entry.family, real, fake)
         assert found[f"{entry.value}_std"] >= 0
         assert all((value.dtype, value.shape) == (torch.float64, ()) for value in found.values())
@@ -338,7 +340,8 @@ def test_fewest_rows_suffice_and_one_less_does_not(
 
 
 def test_only_the_frechet_family_asks_for_more_rows_than_columns() -> None:
-    assert {entry.family.name for entry in CATALOGUE.values() if entry.family.wants_more_rows_than_columns} == {
+    families = [entry.family for entry in CATALOGUE.values() if isinstance(entry.family, Family)]
+    assert {family.name for family in families if family.wants_more_rows_than_columns} == {
         "fid",
         "fid50k",
         "fid50k_full",
