@@ -31,6 +31,7 @@ from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
 from lightning_synthqual.images.sampling import Sampler, evaluation_mode
 from lightning_synthqual.metrics.features import check_features
 from lightning_synthqual.metrics.names import COMPANIONS, BothSets, Family, Metric, Scores
+from lightning_synthqual.metrics.pictures import ms_ssim_scales
 from lightning_synthqual.metrics.share import Share
 from lightning_synthqual.reporting.pictures import grid
 
@@ -209,7 +210,7 @@ class Evaluator:
             beside = self._exhibit(generated, images, found)
         pictures = {} if generated.shown is None else {"samples": grid(generated.shown)}
         seen = {"size": generated.size, "clamped_share": generated.seen.clamped_share}
-        protocol = self._protocol(generated.count) | {"generated": seen} | extra
+        protocol = self._protocol(generated) | {"generated": seen} | extra
         finished = time.perf_counter()
         timings = {**generated.seconds, "scoring": scored - drawn}
         if beside != Exhibits():
@@ -309,13 +310,11 @@ class Evaluator:
         return Filed(sets["real"], self.ranks), Filed(sets["held_out"], self.ranks)
 
     def _prepare_studies(self) -> None:
-        """Everything about the studies that can go wrong goes wrong here."""
+        """Load what measures pairs."""
         for metric in self._studies():
             options = self.settings.all_options[metric.entry.family.name]
-            if metric.entry.value == "feature_space":
-                exhibits.check_projections(options)
+            if metric.entry.value != "pairs":
                 continue
-            pairs.check_metrics(options)
             similarities: dict[str, pairs.Similarity | None] = {}
             for name in options["metrics"]:
                 similarities[name] = None if name in self.extractors else self._similarity(name)
@@ -489,6 +488,8 @@ class Evaluator:
 
     def _compare_sizes(self, generated: list[int]) -> None:
         real = self._prepared().protocol["size"]
+        for study in self._pair_studies.values():
+            study.check_sizes(real, generated)
         if real is not None and real != generated:
             self._warn(
                 f"Real images are {real[0]}x{real[1]} and generated {generated[0]}x{generated[1]} (height x width); "
@@ -510,7 +511,7 @@ class Evaluator:
                     "Resize the real ones by `image_size=`, or pool inside the extractor."
                 )
 
-    def _protocol(self, count: int) -> dict[str, Any]:
+    def _protocol(self, generated: Extracted) -> dict[str, Any]:
         settings, other = self.settings, self._prepared().counterpart
         metrics = {
             metric.name: {"family": family.name, "extractor": extractor, **self._options(family)}
@@ -521,9 +522,11 @@ class Evaluator:
             family = metric.entry.family
             options = self.settings.all_options[family.name]
             metrics[metric.name] = {"family": family.name, "extractor": metric.extractor, **options}
+            if "ms_ssim" in options.get("metrics", ()) and generated.size:
+                metrics[metric.name]["ms_ssim_scales"] = ms_ssim_scales(*generated.size)
         return {
             "version": __version__,
-            "num_samples": count,
+            "num_samples": generated.count,
             "seed": settings.seed,
             "image_range": list(settings.image_range),
             "real_range": list(settings.real_range or settings.image_range),

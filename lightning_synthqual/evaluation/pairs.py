@@ -1,6 +1,6 @@
 """The study of pairs: how alike are generated images and their neighbours, and what do the similarities measure?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import Tensor
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.exhibits import Exhibits
 from lightning_synthqual.evaluation.pictures import Pictures
+from lightning_synthqual.extractors.registry import PAIRS as PAIR_NETWORKS
 from lightning_synthqual.metrics.neighbors import search
-from lightning_synthqual.metrics.pictures import ms_ssim, psnr, shannon_entropy
+from lightning_synthqual.metrics.pictures import ms_ssim, ms_ssim_scales, psnr, shannon_entropy
 from lightning_synthqual.metrics.share import Share
 from lightning_synthqual.reporting import plots
 from lightning_synthqual.reporting.tables import Table
@@ -78,6 +79,17 @@ class Study:
         self.device = device
         self._share = Share(ranks.rank, ranks.world_size, ranks.total)
         self._real: dict[str, NDArray[np.float64]] | None = None
+
+    def check_sizes(self, real: list[int] | None, generated: list[int]) -> None:
+        """Raise unless images of these sizes, (height, width), can be compared.
+
+        Raises:
+            ValueError: If they differ, or are too small for a metric.
+        """
+        if real is not None and real != generated:
+            raise _unlike_sizes(generated, real)
+        if "ms_ssim" in self.similarities:
+            ms_ssim_scales(generated[0], generated[1])
 
     def compare(self, generated: Side, *, name: str, draws: bool) -> Exhibits:
         """Measure the pairs of the first generated images.
@@ -152,10 +164,7 @@ class Study:
         places = match.indices[positions]
         others = self._stack(match.side.pictures.pick(places.tolist()))
         if images.shape != others.shape:
-            raise ValueError(
-                f"The study of pairs compares images of one size, but they are {images.shape[2]}x{images.shape[3]} and "
-                f"{others.shape[2]}x{others.shape[3]} (height x width). Pass `image_size={tuple(images.shape[2:])}`."
-            )
+            raise _unlike_sizes(list(images.shape[2:]), list(others.shape[2:]))
         columns = []
         for name, similarity in self.similarities.items():
             if similarity is not None:
@@ -232,18 +241,36 @@ class Study:
         return plots.scatters(panels, "entropy of the pair (bits)")
 
 
-def check_metrics(options: Options) -> None:
-    """Raise unless ``options['pairs']['metrics']`` is a sequence of names.
+def check_metrics(options: Options, extractors: Collection[str]) -> None:
+    """Raise unless ``options['pairs']['metrics']`` is a sequence of known names.
+
+    Args:
+        options: Of the family ``pairs``.
+        extractors: Whose features there will be.
 
     Raises:
         TypeError: If it is one string.
-        ValueError: If it is empty.
+        ValueError: If it is empty, or a name is unknown.
     """
     names = options["metrics"]
     if isinstance(names, str):
         raise TypeError(f"`options['pairs']['metrics']` must be a sequence of names. Use `({names!r},)`.")
     if not names:
         raise ValueError("`options['pairs']['metrics']` is empty. Name at least one, for example ('psnr', 'ms_ssim').")
+    known = [*PIXEL_METRICS, *PAIR_NETWORKS, *extractors]
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"`options['pairs']['metrics']` has the name {name!r}, but known are {', '.join(known)}. The cosine "
+                f"distance of another extractor's features is known where a metric of that extractor is asked for."
+            )
+
+
+def _unlike_sizes(generated: list[int], real: list[int]) -> ValueError:
+    return ValueError(
+        f"The study of pairs compares images of one size, but generated ones are {generated[0]}x{generated[1]} and "
+        f"real ones {real[0]}x{real[1]} (height x width). Pass `image_size={tuple(generated)}`."
+    )
 
 
 def _picture(image: Tensor) -> NDArray[np.uint8]:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lightning_synthqual.evaluation.exhibits import check_projections
+from lightning_synthqual.evaluation.pairs import check_metrics
 from lightning_synthqual.extractors.registry import CATALOGUE, open_clip_names
 from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.metrics.names import Metric, complete_options, resolve
@@ -53,6 +55,11 @@ class Settings:
         object.__setattr__(self, "extractors", extractors)
         object.__setattr__(self, "resolved", _resolve(self.metrics, dict.fromkeys([*CATALOGUE, *extractors])))
         object.__setattr__(self, "all_options", complete_options(self.options))
+        for metric in self.resolved:
+            if metric.entry.value == "pairs":
+                check_metrics(self.all_options["pairs"], {metric.extractor for metric in self.resolved})
+            elif metric.entry.value == "feature_space":
+                check_projections(self.all_options["feature_space"])
 
     @property
     def least_images(self) -> int:

@@ -50,6 +50,28 @@ def test_two_processes_score_as_one_does(run):
     assert_same_scores(cached[1]["scalars"], alone["scalars"])
 
 
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_neighbours_and_pairs_on_several_processes_are_those_of_one(run, devices):
+    [alone] = run(1, "--memorization", "--epochs", "1", cache="one")
+    several = run(devices, "--memorization", "--epochs", "1", cache="several")
+    assert alone["error"] is None
+    assert {"copying_test_mine", "pairs_mine_psnr_held_out"} < set(alone["scalars"][0])
+    for rank in several:
+        assert_same_scores(rank["scalars"], alone["scalars"])
+    assert len(alone["pairs"][0]) == 150
+    for row, expected in zip(several[0]["pairs"][0], alone["pairs"][0], strict=True):
+        assert row[:3] == expected[:3]
+        assert row[3:] == pytest.approx(expected[3:], rel=1e-6)
+    pictures = [
+        {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("step=*.png")}
+        for output in (alone["output"], several[0]["output"])
+    ]
+    assert len(pictures[0]) == 8
+    assert list(pictures[0]) == list(pictures[1])
+    neighbors = next(name for name in pictures[0] if "neighbors_mine" in name)
+    assert pictures[0][neighbors] == pictures[1][neighbors]
+
+
 def test_training_on_two_processes_is_bit_identical_with_the_callback(run):
     watched, unwatched = run(2, "--epochs", "2"), run(2, "--epochs", "2", "--unwatched")
     assert len(watched[0]["scalars"]) == 2

@@ -17,6 +17,7 @@ from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStoppi
 from lightning_synthqual.evaluation.evaluator import Evaluator
 
 PIXELS = 3 * 8 * 8
+METRICS = ("fd_wavelet", "kd_pixels", "precision_wavelet", "recall_wavelet", "fd_mine")
 
 
 class Gan(pl.LightningModule):
@@ -88,6 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fail-stage", choices=["reading", "sampling", "extraction", "scoring"])
     parser.add_argument("--on-error", default="raise")
     parser.add_argument("--unwatched", action="store_true")
+    parser.add_argument("--memorization", action="store_true")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=16)
     return parser.parse_args()
@@ -127,7 +129,9 @@ def main() -> None:
     module = Gan()
     quality = QualityMonitor(
         real=Data(images),
-        metrics=("fd_wavelet", "kd_pixels", "precision_wavelet", "recall_wavelet", "fd_mine"),
+        held_out=TensorDataset(images.flip(0)[:53].roll(1, -1)) if args.memorization else None,
+        metrics=METRICS + (("memorization_mine", "pairs_mine") if args.memorization else ()),
+        options={"pairs": {"metrics": ("psnr", "mine"), "num_images": 50}, "feature_space": {"methods": ("pca",)}},
         extractors={"mine": Network()},
         num_samples=90,
         batch_size=args.batch_size,
@@ -156,6 +160,7 @@ def main() -> None:
         found["error"] = f"{type(error).__name__}: {error}"
     found["scalars"] = [report.scalars for report in quality.reports]
     found["fingerprints"] = [report.protocol["reference"]["fingerprint"] for report in quality.reports]
+    found["pairs"] = [report.tables["pairs_mine"].rows for report in quality.reports if report.tables]
     found["collectives"] = collectives
     found["shift"] = module.shift[0].item()
     found["epochs"] = trainer.current_epoch

@@ -1,0 +1,197 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_synthqual.metrics import Memorization, authenticity, data_copying_test, memorization
+from lightning_synthqual.metrics.memorization import RealNeighbors, clustered_error, median_error
+from lightning_synthqual.metrics.share import Share
+
+Cloud = Callable[..., Tensor]
+InShares = Callable[[int, Callable[[Share], Any]], list[Any]]
+
+
+def gaussian(seed: int, count: int = 600, columns: int = 64) -> Tensor:
+    return torch.randn(count, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[Tensor, Tensor, Tensor]:
+    """Training, held-out and further rows of one distribution."""
+    return gaussian(0), gaussian(1), gaussian(2)
+
+
+def within(value: Tensor, expected: float, tolerance: float) -> bool:
+    return abs(value.item() - expected) <= tolerance
+
+
+def test_fresh_rows_show_no_preference(sets: tuple[Tensor, Tensor, Tensor]) -> None:
+    found = memorization(*sets)
+    assert within(found.closer_to_train, 0.5, 0.08)
+    assert found.copy_fraction == 0
+    assert within(found.train_held_out_ratio, 1.0, 0.02)
+    assert within(found.authenticity, found.authenticity_held_out.item(), 0.08)
+    assert within(found.copying_test, 0.0, 3.0)
+
+
+def test_a_tenth_of_copies(sets: tuple[Tensor, Tensor, Tensor]) -> None:
+    train, held_out, fresh = sets
+    found = memorization(train, held_out, torch.cat([train[:60], fresh[60:]]))
+    assert within(found.copy_fraction, 0.1, 1e-9)
+    assert within(found.closer_to_train, 0.55, 0.06)
+    assert found.train_distance_q05 == 0 < found.null_distance_q05
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_noisy_copies(sets: tuple[Tensor, Tensor, Tensor], distance: Any) -> None:
+    train, held_out, fresh = sets
+    found = memorization(train, held_out, train + 0.2 * fresh, distance=distance)
+    assert found.copy_fraction > 0.95
+    assert found.closer_to_train == 1
+    assert found.authenticity < 0.01
+    assert found.copying_test < -10
+    assert found.train_held_out_ratio < 0.3
+
+
+def test_a_shrunk_generator_is_mistaken_by_two_figures_and_not_by_the_others(
+    sets: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    train, held_out, fresh = sets
+    found = memorization(train, held_out, 0.5 * fresh, distance="euclidean")
+    assert found.copy_fraction == 0
+    assert found.copying_test < -10
+    assert found.authenticity < 0.1 < found.authenticity_held_out
+    assert within(found.train_held_out_ratio, 1.0, 0.05)
+
+
+def test_a_collapsed_generator_gives_finite_values(sets: tuple[Tensor, Tensor, Tensor]) -> None:
+    train, held_out, fresh = sets
+    assert torch.isfinite(torch.stack(memorization(train, held_out, fresh[:1].expand(100, -1)))).all()
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize(("train_rows", "held_out_rows"), [(90, 60), (60, 90), (70, 70)])
+def test_values_by_their_definitions(cloud: Cloud, distance: Any, train_rows: int, held_out_rows: int) -> None:
+    train, held_out, fake = cloud(0, train_rows, 5), cloud(1, held_out_rows, 5), cloud(2, 150, 5)
+    found = memorization(train, held_out, fake, distance=distance, seed=3)
+
+    def distances(x: Tensor, y: Tensor) -> Any:
+        if distance == "euclidean":
+            return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+        x, y = (torch.nn.functional.normalize(rows) for rows in (x, y))
+        return (1 - x @ y.T).numpy()
+
+    count = min(train_rows, held_out_rows)
+
+    def some(rows: Tensor) -> Tensor:
+        return rows[np.sort(np.random.default_rng(3).permutation(len(rows))[:count])]
+
+    to_train, to_held_out = (distances(fake, some(rows)).min(1) for rows in (train, held_out))
+    null = distances(some(held_out), some(train)).min(1)
+    nearest = np.sort(distances(fake, train), axis=1)
+    expected = {
+        "closer_to_train": (to_train < to_held_out).mean(),
+        "copy_fraction": (nearest[:, 0] < nearest[:, 1] / 3).mean(),
+        "train_held_out_ratio": np.median(to_train) / np.median(to_held_out),
+    }
+    for name, values in {"train": to_train, "held_out": to_held_out, "null": null}.items():
+        expected[f"{name}_distance"] = np.median(values)
+        expected[f"{name}_distance_q01"] = np.quantile(values, 0.01)
+        expected[f"{name}_distance_q05"] = np.quantile(values, 0.05)
+    if distance == "euclidean":
+        expected["authenticity"] = authenticity(train, fake).item()
+        expected["authenticity_held_out"] = authenticity(train, held_out).item()
+        expected["copying_test"] = data_copying_test(some(train), some(held_out), fake, seed=3).item()
+    for name, value in expected.items():
+        assert getattr(found, name).item() == pytest.approx(value, rel=1e-9, abs=1e-12), name
+        assert getattr(found, name).dtype == torch.float64
+
+
+def test_a_copy_does_not_hide_in_the_part_of_train_that_is_left_out(sets: tuple[Tensor, Tensor, Tensor]) -> None:
+    train, held_out, fresh = sets
+    assert memorization(train, held_out[:30], torch.cat([train[::10], fresh[:60]])).copy_fraction == 0.5
+
+
+def test_a_copy_of_a_row_that_is_there_twice(sets: tuple[Tensor, Tensor, Tensor]) -> None:
+    train, held_out, fresh = sets
+    assert memorization(train.repeat(2, 1), held_out, torch.cat([train[:5], fresh[:5]])).copy_fraction == 0.5
+
+
+def test_ties_count_half(sets: tuple[Tensor, Tensor, Tensor]) -> None:
+    train, _, _ = sets
+    assert memorization(train, train, train[:30]).closer_to_train == 0.5
+
+
+def test_too_few_rows_for_the_copying_test_leave_the_other_figures(sets: tuple[Tensor, Tensor, Tensor]) -> None:
+    train, held_out, fresh = sets
+    found = memorization(train, held_out, fresh[:8])
+    assert found.copying_test.isnan()
+    assert torch.isfinite(torch.stack(found[:-1])).all()
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("columns", [8, 70])
+def test_any_number_of_processes_gives_the_numbers_of_one(
+    cloud: Cloud, in_shares: InShares, world_size: int, columns: int
+) -> None:
+    train, held_out, fake = cloud(0, 101, columns), cloud(1, 67, columns), cloud(2, 71, columns)
+
+    def compute(share: Share) -> dict[str, float]:
+        found = RealNeighbors(train, held_out, "cosine", 3, 0, share).compare(fake)
+        return {name: value.item() for name, value in found.scalars._asdict().items()}
+
+    expected = compute(Share())
+    for found in in_shares(world_size, compute):
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("columns", [8, 64])
+def test_standard_errors_stand_for_the_spread_over_draws(columns: int) -> None:
+    draws = []
+    for seed in range(200):
+        train, held_out, fresh = (gaussian(3 * seed + place, 150, columns) for place in range(3))
+        copied = torch.rand(150, 1, generator=torch.Generator().manual_seed(seed)) < 0.1
+        fake = torch.where(copied, train + 0.3 * fresh, fresh)
+        draws.append(RealNeighbors(train, held_out, "cosine", 1, 0).compare(fake))
+    for name in draws[0].errors:
+        spread = torch.stack([getattr(draw.scalars, name) for draw in draws]).std().item()
+        error = torch.stack([draw.errors[name] for draw in draws]).mean().item()
+        assert error == pytest.approx(spread, rel=0.5 if "copy" in name else 0.35), name
+
+
+def test_errors_of_independent_values_are_the_usual_ones() -> None:
+    values = torch.rand(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    usual = (values.var(correction=0) / 500).sqrt().item()
+    assert clustered_error(values, torch.arange(500)).item() == pytest.approx(usual, rel=1e-12)
+    twice = clustered_error(values.repeat(2), torch.arange(500).repeat(2)).item()
+    assert twice == pytest.approx(usual, rel=1e-12)
+    assert median_error(values).item() == pytest.approx(0.5 / 500**0.5, rel=0.3)
+    assert median_error(values[:1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distance": "manhattan"}, "`distance` must be 'euclidean' or 'cosine', but got 'manhattan'"),
+        ({"held_out": torch.zeros(30, 3)}, "equally many columns, but got D=4 and D=3"),
+        ({"held_out": torch.zeros(1, 4)}, "`held_out` has 1 feature rows"),
+        ({"fake": torch.full((30, 4), torch.nan)}, "`fake` .*NaN or infinity, first in row 0"),
+        ({"fake": torch.zeros(30, 4)}, "is zero, so it has no direction"),
+        ({"train": torch.zeros(30, 4).int()}, "`train` .*got torch.int32"),
+    ],
+)
+def test_bad_input(cloud: Cloud, changes: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {name: cloud(seed, 30, 4) for seed, name in enumerate(("train", "held_out", "fake"))}
+    with pytest.raises(ValueError, match=message):
+        memorization(**{**arguments, **changes})
+
+
+def test_every_scalar_has_a_name_in_the_catalogue() -> None:
+    from lightning_synthqual.metrics.names import CATALOGUE, resolve
+
+    assert set(Memorization._fields) < set(CATALOGUE)
+    names = [metric.name for metric in resolve(["memorization_wavelet"], ["wavelet"])]
+    assert names == [f"{name}_wavelet" for name in Memorization._fields]
