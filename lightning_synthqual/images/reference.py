@@ -14,49 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_synthqual.images.blocks import Block, blocks
+from lightning_synthqual.images.files import ArrayDataset, FolderDataset, open_path, picture_to_tensor
 from lightning_synthqual.images.pixels import PixelRange, quantise
 from lightning_synthqual.images.randomness import derived_seed, seed_global_generators
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 _READ, _SELECT = 3, 4  # separate the streams of random numbers
 _VERSION = "1"  # of what happens between a file and its uint8 pixels
-
-
-class FolderDataset(Dataset[Tensor]):
-    """The pictures below a folder, by name, as uint8 (C, H, W).
-
-    Args:
-        folder: Searched recursively for png, jpg, webp and tif files.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no pictures.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser()
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"The image folder `{self.folder}` does not exist or is no folder.")
-        found = (path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        self.files = sorted(found, key=lambda path: path.relative_to(self.folder).as_posix())
-        if not self.files:
-            raise ValueError(f"The folder `{self.folder}` holds no pictures (searched for: {', '.join(SUFFIXES)}).")
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        path = self.files[index]
-        try:
-            with Image.open(path) as picture:
-                return picture_to_tensor(picture)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"The picture `{path}` could not be read ({error}). Repair or remove it.") from error
-
-    def stamp(self) -> list[tuple[str, int, int]]:
-        """Relative names, sizes and modification times."""
-        stats = ((path.relative_to(self.folder).as_posix(), path.stat()) for path in self.files)
-        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 class ImageSet:
@@ -67,7 +30,7 @@ class ImageSet:
     the same at every reading. To leave the augmentations out, give a dataset without them.
 
     Args:
-        source: Dataset (map-style or iterable), DataLoader, or image folder.
+        source: Dataset (map-style or iterable), DataLoader, image folder, or .npy or .npz file.
         role: ``"real"``, ``"held_out"`` or ``"fake"``, for messages.
         image_range: What floats span.
         range_argument: The argument that declares ``image_range``, for messages.
@@ -75,6 +38,7 @@ class ImageSet:
         num_images: Use that many, chosen at random by the seed (the first ones of an iterable dataset).
         seed: Of the choice and of augmentations.
         cache_key: Names the data, instead of a fingerprint of its content.
+        skip_unreadable: Whether pictures of a folder that cannot be read are left out.
 
     Raises:
         TypeError: If ``source`` is none of these.
@@ -92,6 +56,7 @@ class ImageSet:
         num_images: int | None = None,
         seed: int = 0,
         cache_key: str | None = None,
+        skip_unreadable: bool = False,
     ) -> None:
         self.role = role
         self.cache_key = cache_key
@@ -102,7 +67,7 @@ class ImageSet:
                 "multiprocessing_context": source.multiprocessing_context,
             }
             source = source.dataset
-        self.dataset: Any = FolderDataset(source) if isinstance(source, str | Path) else source
+        self.dataset: Any = open_path(source, skip_unreadable) if isinstance(source, str | Path) else source
         self.items = _Items(self.dataset, f"`{role}`", image_range, image_size, seed)
         self.image_range = image_range
         self.range_argument = range_argument
@@ -111,6 +76,11 @@ class ImageSet:
         if not isinstance(self.dataset, IterableDataset):
             self.indices = _choose(_length(self.dataset, role), num_images, seed)
         self._labels: dict[int, Any] = {}
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of pictures that could not be read and were left out."""
+        return self.dataset.skipped if isinstance(self.dataset, FolderDataset) else []
 
     def __len__(self) -> int:
         if self.indices is None:
@@ -195,6 +165,8 @@ class ImageSet:
             return _digest(["key", self.cache_key, self.role, self.items.image_range, self.num_images, *choice])
         if isinstance(self.dataset, FolderDataset):
             return _digest(["folder", self.dataset.stamp(), self.num_images, *choice])
+        if isinstance(self.dataset, ArrayDataset):
+            return _digest(["array", self.dataset.stamp(), self.items.image_range, self.num_images, *choice])
         return None
 
 
@@ -265,23 +237,6 @@ def image_of(item: Any, where: str) -> Tensor:
         f"{where} must be an image, a tuple that starts with one, or a dict with `image`, where an image is a PIL "
         f"picture, an array (H, W, C) or a tensor (C, H, W); but the image is {type(item).__name__}{shape}."
     )
-
-
-def picture_to_tensor(picture: Image.Image) -> Tensor:
-    """PIL picture to uint8 (C, H, W); 16-bit pictures are scaled by 65535.
-
-    Raises:
-        ValueError: If its mode has other than 1 or 3 channels.
-    """
-    if picture.mode.startswith("I"):
-        levels = torch.from_numpy(np.asarray(picture).astype(np.float64))
-        return (levels * (255.0 / 65535.0)).round().clamp(0, 255).to(torch.uint8)[None]
-    if picture.mode in ("1", "P"):
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    if picture.mode not in ("L", "RGB"):
-        raise ValueError(f"it has the channels {picture.mode}, where grey or RGB are expected; convert it first")
-    array = torch.from_numpy(np.array(picture))
-    return array[None] if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
 
 
 def resize(image: Tensor, size: tuple[int, int] | None) -> Tensor:

@@ -63,13 +63,12 @@ def test_neighbours_and_pairs_on_several_processes_are_those_of_one(run, devices
         assert row[:3] == expected[:3]
         assert row[3:] == pytest.approx(expected[3:], rel=1e-6)
     pictures = [
-        {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("step=*.png")}
+        {path.parent.name: path.read_bytes() for path in output.rglob("step=*.png")}
         for output in (alone["output"], several[0]["output"])
     ]
     assert len(pictures[0]) == 8
-    assert list(pictures[0]) == list(pictures[1])
-    neighbors = next(name for name in pictures[0] if "neighbors_mine" in name)
-    assert pictures[0][neighbors] == pictures[1][neighbors]
+    assert set(pictures[0]) == set(pictures[1])
+    assert pictures[0]["neighbors_mine"] == pictures[1]["neighbors_mine"]
 
 
 def test_training_on_two_processes_is_bit_identical_with_the_callback(run):
