@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-OWN_WEIGHTS = "the module's own"
+from lightning_synthqual.images.sampling import OWN_WEIGHTS
 
 
 def stand_behind_averaging(trainer: Trainer, callback: Callback) -> None:

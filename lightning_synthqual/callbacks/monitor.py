@@ -10,13 +10,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
-from lightning_synthqual.callbacks.averaging import OWN_WEIGHTS, averaged_weights, stand_behind_averaging
+from lightning_synthqual.callbacks.averaging import averaged_weights, stand_behind_averaging
 from lightning_synthqual.callbacks.schedule import Schedule
 from lightning_synthqual.evaluation.evaluator import Evaluator
 from lightning_synthqual.evaluation.report import Report, pack, unpack
 from lightning_synthqual.evaluation.settings import Settings, check_count
 from lightning_synthqual.images.reference import ImageSet
-from lightning_synthqual.images.sampling import Sampler
+from lightning_synthqual.images.sampling import OWN_WEIGHTS, Sampler
 from lightning_synthqual.importing import resolve_object
 from lightning_synthqual.reporting.files import rewind_reports
 from lightning_synthqual.reporting.loggers import write_report

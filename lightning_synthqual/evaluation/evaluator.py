@@ -34,6 +34,7 @@ from lightning_synthqual.metrics.names import COMPANIONS, BothSets, Family, Metr
 from lightning_synthqual.metrics.pictures import ms_ssim_scales
 from lightning_synthqual.metrics.share import Share
 from lightning_synthqual.reporting.pictures import grid
+from lightning_synthqual.reporting.progress import Progress, Silent
 
 _log = logging.getLogger(__name__)
 _SHOWN = 64  # pictures in the sample grid
@@ -76,12 +77,20 @@ class Evaluator:
         settings: What to measure.
         device: Where to extract and score.
         replica: Which copy of the model this process belongs to, where several processes have parts of one.
+        progress: Where the first process shows how far it is.
     """
 
-    def __init__(self, settings: Settings, device: torch.device | str = "cpu", replica: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        device: torch.device | str = "cpu",
+        replica: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self.settings = settings
         self.device = torch.device(device)
         self.ranks = Ranks(replica)
+        self.progress: Progress = progress if progress is not None and self.ranks.rank == 0 else Silent()
         self.extractors: dict[str, Extractor] = {}
         self.pair_networks: dict[str, PairNetwork] = {}
         self.cache = FeatureCache(settings.cache_dir)
@@ -121,6 +130,7 @@ class Evaluator:
             }
         sets = {each.role: each for each in (image_set, counterpart) if each is not None}
         protocol = {"role": image_set.role, "num_images": count, "size": size, "fingerprint": fingerprint}
+        protocol |= _skipped(image_set)
         self._reference = Reference(
             count=count,
             features=features,
@@ -171,7 +181,7 @@ class Evaluator:
             with self._sampling(sampler):
                 blocks = sampler.blocks(num_samples, self.settings.batch_size, self.ranks.replica, self.ranks.replicas)
                 kept = KeptImages()
-                generated = self._extract(self._own_parts(blocks), "sampling", kept)
+                generated = self._extract(self._own_parts(blocks), "sampling", num_samples, kept)
             self._warn(generated.seen.check(self.settings.image_range, "the generator", "image_range"))
             sampling = {**sampler.protocol, "batch_size": self.settings.batch_size}
             return self._report(generated, Drawn(kept, self.ranks), started, {"sampling": sampling}, step, epoch)
@@ -185,12 +195,13 @@ class Evaluator:
         started = time.perf_counter()
         with _leaving_no_trace(), self.ranks.together("the evaluation"):
             blocks = image_set.read(self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
-            generated = self._extract(blocks, "reading")
+            generated = self._extract(blocks, "reading", _count(image_set))
             self._check_generated(generated.count, f"`{image_set.role}`")
             self._warn(generated.seen.check(self.settings.image_range, f"`{image_set.role}`", "image_range"))
             if generated.size:
                 self._compare_sizes(generated.size)
-            return self._report(generated, Filed(image_set, self.ranks), started, {})
+            extra = {"skipped": found} if (found := _skipped(image_set)) else {}
+            return self._report(generated, Filed(image_set, self.ranks), started, extra)
 
     def _report(
         self,
@@ -222,20 +233,18 @@ class Evaluator:
 
     def _score(self, generated: Extracted) -> tuple[dict[str, float], dict[tuple[str, str], Scores]]:
         """The scalars, and all that was found by (family, extractor)."""
-        reference = self._prepared()
         values: dict[str, float] = {}
         everything: dict[tuple[str, str], Scores] = {}
-        for family, name, metrics in self._groups():
-            self._compare_features(name, generated.features[name])
-            real = self._real(family, name, reference.protocol["role"], reference.features, reference.counterpart)
-            fake = check_features(generated.features[name][self._output(family, name)], "generated")
-            found = family.score(real, reference.states[family.name, name], fake, self._options(family), self._share)
-            everything[family.name, name] = found
-            found |= self._beside(family, name, metrics, fake)
-            for metric in metrics:
-                for suffix in ("", *COMPANIONS):
-                    if metric.entry.value + suffix in found:
-                        values[metric.name + suffix] = float(found[metric.entry.value + suffix])
+        groups = self._groups()
+        with self.progress.stage("scoring", len(groups)) as advance:
+            for family, name, metrics in groups:
+                found = self._score_family(family, name, metrics, generated)
+                everything[family.name, name] = found
+                for metric in metrics:
+                    for suffix in ("", *COMPANIONS):
+                        if metric.entry.value + suffix in found:
+                            values[metric.name + suffix] = float(found[metric.entry.value + suffix])
+                advance(1)
         order = [metric.name + suffix for metric in self.settings.resolved for suffix in ("", *COMPANIONS)]
         undefined = [name for name, value in values.items() if not isfinite(value)]
         if undefined:
@@ -245,6 +254,16 @@ class Evaluator:
             {name: values[name] for name in order if name in values and name not in undefined}
         )[0]
         return scalars, everything
+
+    def _score_family(self, family: Family, name: str, metrics: list[Metric], generated: Extracted) -> Scores:
+        """Everything a family finds in the features of one extractor, with floors and gaps."""
+        reference = self._prepared()
+        self._compare_features(name, generated.features[name])
+        real = self._real(family, name, reference.protocol["role"], reference.features, reference.counterpart)
+        fake = check_features(generated.features[name][self._output(family, name)], "generated")
+        state = reference.states[family.name, name]
+        found = family.score(real, state, fake, self._options(family), self._share)
+        return found | self._beside(family, name, metrics, fake)
 
     def _exhibit(self, generated: Extracted, images: Pictures, found: dict[tuple[str, str], Scores]) -> Exhibits:
         """Pictures and tables, which rank 0 draws, and the scalars of the study of pairs."""
@@ -355,7 +374,7 @@ class Evaluator:
         for family, _, metrics in self._groups():
             if family.needs_both:
                 self._check_count(count, f"`{image_set.role}`", family, metrics)
-        protocol = {"role": image_set.role, "num_images": count, "fingerprint": fingerprint}
+        protocol = {"role": image_set.role, "num_images": count, "fingerprint": fingerprint} | _skipped(image_set)
         return Counterpart(image_set.role, features, protocol, self.settings.seed)
 
     def _load_extractors(self) -> None:
@@ -391,7 +410,16 @@ class Evaluator:
 
     def _read(self, image_set: ImageSet, extractors: dict[str, Extractor], digest: bool = False) -> Extracted:
         blocks = image_set.read(self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
-        read = extract(blocks, extractors, self.ranks, self.device, stage="reading", digest=digest)
+        read = extract(
+            blocks,
+            extractors,
+            self.ranks,
+            self.device,
+            stage="reading",
+            digest=digest,
+            progress=self.progress,
+            total=_count(image_set),
+        )
         self._warn(read.seen.check(image_set.image_range, f"`{image_set.role}`", image_set.range_argument))
         return read
 
@@ -400,7 +428,9 @@ class Evaluator:
         parts = (block.part(self.ranks.peer, self.ranks.peers) for block in blocks)
         return (part for part in parts if len(part.positions))
 
-    def _extract(self, blocks: Iterator[Any], stage: str, keep: KeptImages | None = None) -> Extracted:
+    def _extract(
+        self, blocks: Iterator[Any], stage: str, total: int | None, keep: KeptImages | None = None
+    ) -> Extracted:
         names = {metric.entry.family.name for metric in self.settings.resolved}
         first = 0  # of so many images more will be asked than their features
         if "pairs" in names:
@@ -415,6 +445,8 @@ class Evaluator:
             show=_SHOWN,
             keep=keep if first or everything else None,
             keep_first=None if everything else first,
+            progress=self.progress,
+            total=total,
         )
 
     @contextmanager
@@ -550,6 +582,17 @@ class Evaluator:
 def _by_role(role: str, reference: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Training and held-out rows."""
     return (reference, other) if role == "real" else (other, reference)
+
+
+def _skipped(image_set: ImageSet) -> dict[str, Any]:
+    """How many pictures of a folder were left out, and the first of them."""
+    names = image_set.skipped
+    return {"num_skipped": len(names), "first_skipped": names[:5]} if names else {}
+
+
+def _count(image_set: ImageSet) -> int | None:
+    """Number of images, if it is known before they are read."""
+    return None if image_set.indices is None else len(image_set)
 
 
 def _names(metrics: list[Metric]) -> str:

@@ -14,6 +14,7 @@ from lightning_synthqual.extractors.base import EXTRACTION_BATCH, Extractor
 from lightning_synthqual.images.blocks import Block
 from lightning_synthqual.images.kept import KeptImages
 from lightning_synthqual.images.pixels import PixelRange
+from lightning_synthqual.reporting.progress import Progress, Silent
 
 _MOST_WAITING = 4 * EXTRACTION_BATCH  # pictures of many different sizes must not pile up
 
@@ -121,6 +122,8 @@ def extract(
     digest: bool = False,
     keep: KeptImages | None = None,
     keep_first: int | None = None,
+    progress: Progress | None = None,
+    total: int | None = None,
 ) -> Extracted:
     """Extract this process's blocks and bring all features together.
 
@@ -134,12 +137,15 @@ def extract(
         digest: Whether to hash the images.
         keep: Where to keep this process's images, to look at them again.
         keep_first: Keep those of so many first images alone.
+        progress: Where to show how far it is.
+        total: Number of images of all processes, if it is known.
 
     Returns:
         The features of all processes.
     """
     share, seconds = _Share(extractors, device), {stage: 0.0, "extraction": 0.0}
-    with ranks.together(stage):
+    showing = (progress or Silent()).stage(stage, total)
+    with ranks.together(stage), showing as advance:
         started = time.perf_counter()
         for block in blocks:
             drawn = time.perf_counter()
@@ -152,6 +158,7 @@ def extract(
             seconds[stage] += drawn - started
             started = time.perf_counter()
             seconds["extraction"] += started - drawn
+            advance(len(block.positions) * ranks.world_size)  # the others are about as far
         share.finish()
         seconds["extraction"] += time.perf_counter() - started
         facts = {

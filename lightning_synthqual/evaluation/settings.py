@@ -35,6 +35,7 @@ class Settings:
     cache_dir: str | None = None
     cache_key: str | None = None
     seed: int = 0
+    skip_unreadable: bool = False
     trial: bool = False  # a few images only, where published protocols do not insist on their numbers
     size: tuple[int, int] | None = field(init=False)
     resolved: tuple[Metric, ...] = field(init=False)
@@ -124,6 +125,19 @@ class Settings:
             num_images=self.num_real,
             seed=self.seed,
             cache_key=self.cache_key,
+            skip_unreadable=self.skip_unreadable,
+        )
+
+    def open_generated(self, source: Any) -> ImageSet:
+        """Open generated images that exist already.
+
+        Raises:
+            FileNotFoundError: If a folder is missing.
+            TypeError: If ``source`` is no set of images.
+            ValueError: If it is empty.
+        """
+        return ImageSet(
+            source, "fake", image_range=self.image_range, seed=self.seed, skip_unreadable=self.skip_unreadable
         )
 
 

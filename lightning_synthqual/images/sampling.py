@@ -11,6 +11,7 @@ from lightning_synthqual.images.blocks import Block, own_turns
 from lightning_synthqual.images.pixels import PixelRange, quantise
 from lightning_synthqual.images.randomness import derived_seed, seed_global_generators
 
+OWN_WEIGHTS = "the module's own"
 LabelKind = Literal["data", "uniform"]
 _SAMPLE, _BLOCK = 1, 2  # separate the streams of random numbers
 

@@ -1,0 +1,54 @@
+"""How far an evaluation is, for whoever waits for it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, TextIO
+
+Advance = Callable[[int], None]
+
+
+class Progress(Protocol):
+    """Shows the stages of an evaluation one after the other."""
+
+    def stage(self, name: str, total: int | None) -> AbstractContextManager[Advance]:
+        """A stage of ``total`` steps (``None``: unknown); call what it yields with the number of steps done."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+        """A stage that nobody sees."""
+        yield _ignore
+
+
+class Bars:
+    """A tqdm bar for each stage, with rate and remaining time, gone when the stage is done.
+
+    Args:
+        prefix: Before the name of each stage.
+        file: Where to draw; default: standard error.
+        position: The line, where other bars stand above.
+    """
+
+    def __init__(self, prefix: str = "", file: TextIO | None = None, position: int | None = None) -> None:
+        self.prefix = prefix
+        self.file = file
+        self.position = position
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+        """A stage as a bar."""
+        from tqdm import tqdm
+
+        title = f"{self.prefix}: {name}" if self.prefix else name
+        file = self.file or sys.stderr
+        with tqdm(desc=title, total=total, file=file, position=self.position, leave=False, dynamic_ncols=True) as bar:
+            yield lambda count: bar.update(count) and None
+
+
+def _ignore(count: int) -> None:
+    """Take no notice."""
