@@ -45,6 +45,12 @@ def rewind_reports(directory: Path, reports: Sequence["Report"]) -> None:
     temporary.replace(path)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The whole lines of a ``reports.jsonl``; one that is still being written is left out."""
+    content = path.read_text(encoding="utf-8")
+    return content[: content.rfind("\n") + 1].splitlines()
+
+
 def _drop_unfinished_line(path: Path) -> None:
     """Remove what a process that was killed while it wrote has left of its line."""
     with path.open("rb+") as file:

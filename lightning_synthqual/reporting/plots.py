@@ -27,7 +27,7 @@ def neighbors_sheet(rows: Sequence[tuple[Sequence[Picture], Sequence[str]]], tit
             _show(cells(row, column), picture, text)
     for column, title in enumerate(titles):
         cells(0, column).set_title(title, fontsize=10)
-    return _render(figure)
+    return render(figure)
 
 
 def pairs_sheet(rows: Mapping[str, Sequence[tuple[str, Picture, Picture]]], title: str) -> Picture:
@@ -47,7 +47,7 @@ def pairs_sheet(rows: Mapping[str, Sequence[tuple[str, Picture, Picture]]], titl
             sides = [np.pad(side, ((0, height - len(side)), (0, 0), (0, 0))) for side in (one, other)]
             _show(cells(row, column), np.concatenate([sides[0], gap, sides[1]], axis=1), text)
         cells(row, 0).set_ylabel(name, fontsize=10, rotation=0, ha="right", va="center", labelpad=8)
-    return _render(figure)
+    return render(figure)
 
 
 def distance_histograms(distances: Mapping[str, NDArray[np.float64]], label: str) -> Picture:
@@ -81,7 +81,7 @@ def distance_histograms(distances: Mapping[str, NDArray[np.float64]], label: str
     axes.set_xlabel(label)
     axes.set_ylabel("share")
     axes.legend(fontsize=9, frameon=False)
-    return _render(figure)
+    return render(figure)
 
 
 def scatters(
@@ -104,7 +104,7 @@ def scatters(
         axes.set_xlabel(label)
         axes.set_ylabel(name)
         axes.legend(fontsize=8, markerscale=2, framealpha=0.7)
-    return _render(figure)
+    return render(figure)
 
 
 def feature_spaces(panels: Mapping[str, Mapping[str, NDArray[np.float64]]], title: str) -> Picture:
@@ -126,7 +126,15 @@ def feature_spaces(panels: Mapping[str, Mapping[str, NDArray[np.float64]]], titl
         axes.set_xticks([])
         axes.set_yticks([])
         axes.legend(fontsize=9, markerscale=2, framealpha=0.7)
-    return _render(figure)
+    return render(figure)
+
+
+def panels(count: int) -> tuple["Figure", list[Any]]:
+    """A figure of ``count`` panels, at most three side by side."""
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = _figure(4.2 * columns, 3.0 * rows)
+    return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -153,7 +161,8 @@ def _show(cell: Any, picture: Picture, text: str) -> None:
     cell.set_xlabel(text, fontsize=8)
 
 
-def _render(figure: "Figure") -> Picture:
+def render(figure: "Figure") -> Picture:
+    """A figure as pixels, uint8 (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

@@ -1,0 +1,163 @@
+"""A report as one HTML page that needs nothing beside itself."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lightning_synthqual.metrics.names import COMPANIONS, direction
+from lightning_synthqual.reporting.tables import Cell, Table
+
+if TYPE_CHECKING:
+    from lightning_synthqual.evaluation.report import Report
+
+_MOST_ROWS = 50  # of a table; all of them are in its CSV file
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --quiet: #888; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70rem; padding: 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.box { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; white-space: nowrap; }
+th { font-weight: 600; } th:first-child, td:first-child { text-align: left; }
+td img { display: block; max-height: 6rem; }
+figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: #fff; }
+figcaption, .quiet { color: var(--quiet); font-size: .9rem; }
+pre { font-size: .85rem; overflow-x: auto; }
+"""
+_CAPTIONS = {
+    "samples": "The first images.",
+    "neighbors": "Generated images that are nearest to training data compared with held-out data, beside their nearest "
+    "neighbours and the distances to them.",
+    "distances": "Distances to nearest neighbours. A copying generator keeps closer to training images than held-out "
+    "images do.",
+    "feature_space": "Where the sets lie in feature space.",
+    "pairs_train": "The most alike, the average and the least alike pairs by each metric.",
+    "pairs_held_out": "The same for the nearest held-out images.",
+    "pairs_random": "The same for random training images.",
+    "pairs_entropy": "Each metric against the entropy of the pair: a correlation shows that the metric measures how "
+    "plain the pictures are.",
+}
+_SIGNS = {"min": "↓", "max": "↑", None: ""}
+
+
+def page(report: "Report", title: str) -> str:
+    """The report as HTML: numbers with their errors, pictures, tables, and the protocol that made them.
+
+    Args:
+        report: The report.
+        title: Of the page.
+    """
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="quiet">{escape(_summary(report))}</p>',
+        "<h2>Numbers</h2>",
+        _scalars(report.scalars),
+        *_pictures(report),
+        *_tables(report),
+        "<h2>Protocol</h2>",
+        "<details><summary>What made the numbers</summary>",
+        f"<pre>{escape(json.dumps(report.protocol, indent=2, ensure_ascii=False))}</pre></details>",
+        f'<p class="quiet">{escape(_seconds(report.timings))}</p>',
+    ]
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _summary(report: "Report") -> str:
+    protocol = report.protocol
+    reference = protocol.get("reference") or {}
+    words = [f"{protocol.get('num_samples', '?')} generated against {reference.get('num_images', '?')} real images"]
+    if protocol.get("counterpart"):
+        words.append(f"{protocol['counterpart']['num_images']} more real ones")
+    if report.step is not None:
+        words.append(f"step {report.step}")
+    return ", ".join([*words, f"lightning-synthqual {protocol.get('version', '')}".rstrip()]) + "."
+
+
+def _scalars(scalars: dict[str, float]) -> str:
+    stems = [name for name in scalars if not _companion_of(name, scalars)]
+    present = [ending for ending in COMPANIONS if any(stem + ending in scalars for stem in stems)]
+    heads = ["metric", "value", *({"_std": "± error", "_floor": "real images", "_gap": "gap"}[e] for e in present)]
+    rows = []
+    for stem in stems:
+        beside = (_number(scalars.get(stem + ending)) for ending in present)
+        rows.append((f"{escape(stem)} {_SIGNS[direction(stem)]}", _number(scalars[stem]), *beside))
+    note = "↓ lower is better, ↑ higher is better. ± is the standard error."
+    if "_floor" in present:
+        note += " “Real images”: the value of held-out images."
+    if "_gap" in present:
+        note += " Gap: against held-out minus against training images; above 0 is nearer to training."
+    return _table(heads, rows) + f'<p class="quiet">{note}</p>'
+
+
+def _companion_of(name: str, scalars: dict[str, float]) -> bool:
+    return any(name.endswith(ending) and name.removesuffix(ending) in scalars for ending in COMPANIONS)
+
+
+def _pictures(report: "Report") -> Iterator[str]:
+    for name, pixels in report.pictures.items():
+        title = escape(_title(name))
+        yield f"<h2>{title}</h2>"
+        yield f'<figure><img alt="{title}" src="{_data_uri(pixels)}">'
+        yield f"<figcaption>{escape(_caption(name))}</figcaption></figure>"
+
+
+def _caption(name: str) -> str:
+    """What a picture shows; its name may hold that of an extractor."""
+    for known, caption in _CAPTIONS.items():
+        stem, _, ending = known.partition("_") if known.startswith("pairs") else (known, "", "")
+        if (name == stem or name.startswith(f"{stem}_")) and name.endswith(ending):
+            return caption
+    return ""
+
+
+def _tables(report: "Report") -> Iterator[str]:
+    for name, table in report.tables.items():
+        shown = Table(table.columns, table.rows[:_MOST_ROWS])
+        yield f"<h2>Table: {escape(_title(name))}</h2>"
+        yield _table(list(shown.columns), [tuple(map(_cell, row)) for row in shown.rows])
+        if len(table.rows) > _MOST_ROWS:
+            words = f"The first {_MOST_ROWS} of {len(table.rows)} rows; all are in {escape(name)}.csv."
+            yield f'<p class="quiet">{words}</p>'
+
+
+def _table(heads: list[str], rows: list[tuple[str, ...]]) -> str:
+    """A table in a box of its own, which scrolls where it is too wide; the cells are HTML already."""
+    head = "".join(f"<th>{escape(word)}</th>" for word in heads)
+    lines = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="box"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>'
+
+
+def _cell(value: Cell) -> str:
+    if isinstance(value, np.ndarray):
+        return f'<img alt="" src="{_data_uri(value)}">'
+    return _number(value) if isinstance(value, float) else escape("" if value is None else str(value))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _data_uri(pixels: NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _seconds(timings: dict[str, Any]) -> str:
+    return "Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items()) + "."
