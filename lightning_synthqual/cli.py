@@ -158,6 +158,8 @@ def _load_checkpoint(path: str, module: str) -> Any:
         raise TypeError(f"`--module {module}` is no LightningModule: it has no `load_from_checkpoint`.")
     try:
         torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"The checkpoint `{path}` could not be read ({error}).") from error
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"The checkpoint `{path}` could not be read, or holds more than tensors and plain values "

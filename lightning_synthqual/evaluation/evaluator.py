@@ -200,7 +200,7 @@ class Evaluator:
             self._warn(generated.seen.check(self.settings.image_range, f"`{image_set.role}`", "image_range"))
             if generated.size:
                 self._compare_sizes(generated.size)
-            extra = {"skipped": found} if (found := _skipped(image_set)) else {}
+            extra = {"generated": _skipped(image_set)}
             return self._report(generated, Filed(image_set, self.ranks), started, extra)
 
     def _report(
@@ -221,7 +221,7 @@ class Evaluator:
             beside = self._exhibit(generated, images, found)
         pictures = {} if generated.shown is None else {"samples": grid(generated.shown)}
         seen = {"size": generated.size, "clamped_share": generated.seen.clamped_share}
-        protocol = self._protocol(generated) | {"generated": seen} | extra
+        protocol = self._protocol(generated) | extra | {"generated": seen | extra.get("generated", {})}
         finished = time.perf_counter()
         timings = {**generated.seconds, "scoring": scored - drawn}
         if beside != Exhibits():

@@ -296,4 +296,4 @@ def _correlation(table: NDArray[np.float64], column: int) -> tuple[float | None,
 
 
 def _cell(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return None if np.isnan(value) else float(value)  # an exact copy has an infinite PSNR

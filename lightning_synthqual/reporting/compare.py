@@ -61,7 +61,10 @@ def protocol_of(name: str, protocol: Mapping[str, Any]) -> dict[str, Any]:
     extractor = options.get("extractor") if options else None
     found["extractor"] = protocol.get("extractors", {}).get(extractor)
     found["size of generated images"] = (protocol.get("generated") or {}).get("size")
-    if (options or {}).get("family") not in _OF_BOTH_SETS:
+    family = (options or {}).get("family")
+    if family == "pairs":
+        found["pair networks"] = protocol.get("pairs")
+    if family not in _OF_BOTH_SETS:
         del found["counterpart"]
     return found
 

@@ -21,7 +21,7 @@ _MOST_ROWS = 50  # of a table; all of them are in its CSV file
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #888; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70rem; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .box { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; white-space: nowrap; }
@@ -30,6 +30,11 @@ td img { display: block; max-height: 6rem; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: #fff; }
 figcaption, .quiet { color: var(--quiet); font-size: .9rem; }
 pre { font-size: .85rem; overflow-x: auto; }
+@media (max-width: 40rem) {
+  th, td { padding: .3rem; } th { white-space: normal; vertical-align: bottom; }
+  td:first-child { white-space: normal; }
+  figure { overflow-x: auto; } figure img.plot { min-width: 38rem; }
+}
 """
 _CAPTIONS = {
     "samples": "The first images.",
@@ -58,7 +63,7 @@ def page(report: "Report", title: str) -> str:
         f"<h1>{escape(title)}</h1>",
         f'<p class="quiet">{escape(_summary(report))}</p>',
         "<h2>Numbers</h2>",
-        _scalars(report.scalars),
+        _scalars(_outside_summaries(report)),
         *_pictures(report),
         *_tables(report),
         "<h2>Protocol</h2>",
@@ -92,13 +97,20 @@ def _scalars(scalars: dict[str, float]) -> str:
     rows = []
     for stem in stems:
         beside = (_number(scalars.get(stem + ending)) for ending in present)
-        rows.append((f"{escape(stem)} {_SIGNS[direction(stem)]}", _number(scalars[stem]), *beside))
+        name = escape(stem).replace("_", "_<wbr>")
+        rows.append((f"{name} {_SIGNS[direction(stem)]}", _number(scalars[stem]), *beside))
     note = "↓ lower is better, ↑ higher is better. ± is the standard error."
     if "_floor" in present:
         note += " “Real images”: the value of held-out images."
     if "_gap" in present:
         note += " Gap: against held-out minus against training images; above 0 is nearer to training."
     return _table(heads, rows) + f'<p class="quiet">{note}</p>'
+
+
+def _outside_summaries(report: "Report") -> dict[str, float]:
+    """The scalars but those of a study that has a table of its own."""
+    stems = tuple(f"{name.removesuffix('_summary')}_" for name in report.tables if name.endswith("_summary"))
+    return {name: value for name, value in report.scalars.items() if not name.startswith(stems)}
 
 
 def _companion_of(name: str, scalars: dict[str, float]) -> bool:
@@ -109,7 +121,8 @@ def _pictures(report: "Report") -> Iterator[str]:
     for name, pixels in report.pictures.items():
         title = escape(_title(name))
         yield f"<h2>{title}</h2>"
-        yield f'<figure><img alt="{title}" src="{_data_uri(pixels)}">'
+        kind = "" if name == "samples" else ' class="plot"'
+        yield f'<figure><img{kind} alt="{title}" src="{_data_uri(pixels)}">'
         yield f"<figcaption>{escape(_caption(name))}</figcaption></figure>"
 
 

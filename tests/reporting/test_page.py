@@ -1,0 +1,132 @@
+import base64
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_synthqual import Report
+from lightning_synthqual.reporting.page import page
+from lightning_synthqual.reporting.tables import Table
+
+VOID = {"meta", "img", "wbr"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags close each other, and keeps text, rows and pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures: list[str] = []
+        self.rows: list[list[str]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        assert not {"href", "srcset"} & set(values)
+        if tag == "img":
+            self.pictures.append(values["src"])
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture
+def report():
+    noise = np.random.default_rng(0)
+    pictures = [noise.integers(0, 256, (8, 12, 3), dtype=np.uint8) for _ in range(3)]
+    rows = [(i, pictures[2] if i == 0 else None, 0.5 * i, None) for i in range(60)]
+    return Report(
+        scalars={
+            "fid": 12.34567,
+            "fid_std": 0.5,
+            "fid_floor": 2.0,
+            "recall": 0.25,
+            "pairs_psnr_train": 20.0,
+            "pairs_psnr_train_std": 1.0,
+        },
+        protocol={"num_samples": 100, "reference": {"num_images": 50}, "note": "<script>"},
+        timings={"sampling": 1.25},
+        step=7,
+        pictures={"samples": pictures[0], "neighbors_mine": pictures[1]},
+        tables={
+            "pairs": Table(("generated", "image", "psnr", "none"), rows),
+            "pairs_summary": Table(("metric",), [("psnr",)]),
+        },
+    )
+
+
+def read(report, title="title"):
+    text = page(report, title)
+    reader = Reader()
+    reader.feed(text)
+    assert reader.open == []
+    return reader, text
+
+
+def test_numbers_stand_beside_their_errors_and_floors(report):
+    reader, _ = read(report)
+    assert reader.rows[:3] == [
+        ["metric", "value", "± error", "real images"],
+        ["fid ↓", "12.35", "0.5", "2"],
+        ["recall ↑", "0.25", "", ""],
+    ]
+    words = " ".join(reader.words)
+    assert "100 generated against 50 real images, step 7" in words
+    assert "Seconds: sampling 1.2" in words
+
+
+def test_the_numbers_of_a_study_stand_in_its_own_table_only(report):
+    reader, text = read(report)
+    assert "pairs_<wbr>psnr" not in text
+    assert ["psnr"] in reader.rows
+
+
+def test_the_page_needs_nothing_beside_itself(report):
+    reader, _ = read(report)
+    decoded = []
+    for source in reader.pictures:
+        kind, data = source.split(",")
+        assert kind == "data:image/png;base64"
+        decoded.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
+    expected = [*report.pictures.values(), report.tables["pairs"].rows[0][1]]
+    assert len(decoded) == 3
+    assert all(np.array_equal(one, other) for one, other in zip(decoded, expected, strict=True))
+
+
+def test_captions_know_pictures_of_any_extractor(report):
+    reader, _ = read(report)
+    assert any(words.startswith("Generated images that are nearest") for words in reader.words)
+
+
+def test_long_tables_are_cut_and_say_so(report):
+    reader, _ = read(report)
+    assert "The first 50 of 60 rows; all are in pairs.csv." in reader.words
+    assert ["49", "", "24.5", ""] in reader.rows
+    assert not any(row[0] == "50" for row in reader.rows)
+
+
+def test_what_users_wrote_is_text_and_no_markup(report):
+    reader, text = read(report, title="a < b & c")
+    assert "<h1>a &lt; b &amp; c</h1>" in text
+    assert "<script>" not in text
+    assert any('"note": "<script>"' in words for words in reader.words)
+
+
+def test_a_report_without_pictures_or_step():
+    reader, _ = read(Report(scalars={"kid": 1e-7}, protocol={}, timings={}))
+    assert reader.rows == [["metric", "value"], ["kid ↓", "1e-07"]]
+    assert reader.pictures == []
