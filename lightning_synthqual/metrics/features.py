@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-_ROWS = 4096  # rows that are looked at together
+_ELEMENTS = 2**20  # numbers that are looked at together
 
 
 def check_features(features: Tensor, role: str, *, least: int = 2) -> Tensor:
@@ -32,7 +32,11 @@ def check_features(features: Tensor, role: str, *, least: int = 2) -> Tensor:
         raise ValueError(f"`{role}` features must have shape (N, D), but got {tuple(features.shape)}.")
     if features.shape[0] < least:
         raise ValueError(f"`{role}` has {features.shape[0]} feature rows, but at least {least} are needed. Add images.")
-    finite = torch.cat([torch.isfinite(part).all(dim=1) for part in features.split(_ROWS)])
+    finite = torch.empty(len(features), dtype=torch.bool, device=features.device)
+    # Written in place: small results that are kept between large temporaries would fragment the memory.
+    count = max(1, _ELEMENTS // features.shape[1])
+    for part, rows in zip(finite.split(count), features.split(count), strict=True):
+        torch.all(torch.isfinite(rows), dim=1, out=part)
     if not finite.all():
         bad = int((~finite).nonzero()[0])
         raise ValueError(

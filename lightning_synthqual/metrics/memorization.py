@@ -212,11 +212,16 @@ class RealNeighbors:
 def clustered_error(values: Tensor, clusters: Tensor) -> Tensor:
     """Standard error of the mean of values (M,) that depend on each other within clusters (M,).
 
-    Generated rows with the same nearest real row share its luck.
+    Generated rows with the same nearest real row share its luck. The clusters' effective number (n^2 over the sum of
+    their squared sizes) takes the place of their number in the correction for few of them; NaN for a single one.
     """
-    _, places = clusters.unique(return_inverse=True)
-    sums = values.new_zeros(int(places.max()) + 1).index_add_(0, places, values - values.mean())
-    return sums.square().sum().sqrt() / len(values)
+    _, places, sizes = clusters.unique(return_inverse=True, return_counts=True)
+    if len(sizes) == 1:
+        return values.new_full((), torch.nan)
+    sums = values.new_zeros(len(sizes)).index_add_(0, places, values - values.mean())
+    effective = len(values) ** 2 / sizes.double().square().sum()
+    error: Tensor = sums.square().sum().sqrt() / len(values) * (effective / (effective - 1)).sqrt()
+    return error
 
 
 def median_error(values: Tensor) -> Tensor:

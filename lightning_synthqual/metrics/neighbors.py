@@ -175,7 +175,11 @@ class Pair:
         self.dtype = _working_dtype(x.device)
         # Bounds are of rows that are centred, so that a far-off mean costs no digits, and scaled to at most length 1,
         # so that float32 holds their squares.
-        self.origin = torch.stack([self._y(part).sum(dim=0) for part in self._parts(y)]).sum(dim=0) / len(y)
+        parts = list(_parts(y))
+        sums = torch.empty(len(parts), y.shape[1], dtype=torch.float64, device=y.device)
+        for place, part in enumerate(parts):
+            torch.sum(self._y(part), dim=0, out=sums[place])
+        self.origin = sums.sum(dim=0) / len(y)
         x_sizes, x_longest = self._sizes(x, self._x)
         y_sizes, y_longest = (x_sizes, x_longest) if y is x else self._sizes(y, self._y)
         self.scale = max(float(x_sizes.max()), float(y_sizes.max())) ** 0.5 or 1.0
@@ -223,7 +227,7 @@ class Pair:
 
     def _product_rows(self, rows: _Reader, index: Tensor, out: Tensor) -> Tensor:
         """Rows as the products take them: centred and scaled."""
-        for part in self._parts(out):
+        for part in _parts(out):
             out[part] = rows(index[part]).sub_(self.origin).div_(self.scale)
         return out
 
@@ -243,14 +247,11 @@ class Pair:
     def _y(self, index: Tensor | slice) -> Tensor:
         return _rows(self.y, self.y_lengths, index)
 
-    def _parts(self, rows: Tensor) -> Iterator[slice]:
-        return tiles(range(len(rows)), max(1, _ELEMENTS // rows.shape[1]))
-
     def _sizes(self, features: Tensor, rows: _Reader) -> tuple[Tensor, float]:
         """Squared lengths of the centred rows, and the greatest length that was rounded in centring."""
         sizes = torch.empty(len(features), dtype=torch.float64, device=features.device)
         longest = 0.0
-        for part in self._parts(features):
+        for part in _parts(features):
             block = rows(part)
             longest = max(longest, float(torch.linalg.vector_norm(block, dim=1).max()))
             sizes[part] = block.sub_(self.origin).square_().sum(dim=1)
@@ -263,8 +264,14 @@ def _rows(features: Tensor, lengths: Tensor | None, index: Tensor | slice) -> Te
     return rows if lengths is None else rows.div_(lengths[index, None])
 
 
+def _parts(rows: Tensor) -> Iterator[slice]:
+    return tiles(range(len(rows)), max(1, _ELEMENTS // rows.shape[1]))
+
+
 def _lengths(features: Tensor, role: str) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(features, dim=1, dtype=torch.float64)
+    lengths = torch.empty(len(features), dtype=torch.float64, device=features.device)
+    for part in _parts(features):
+        torch.linalg.vector_norm(features[part], dim=1, dtype=torch.float64, out=lengths[part])
     if not lengths.all():
         row = int((lengths == 0).nonzero()[0])
         raise ValueError(f"Row {row} of `{role}` is zero, so it has no direction. Use `distance='euclidean'`.")

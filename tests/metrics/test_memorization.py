@@ -164,10 +164,11 @@ def test_standard_errors_stand_for_the_spread_over_draws(columns: int) -> None:
 
 def test_errors_of_independent_values_are_the_usual_ones() -> None:
     values = torch.rand(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    usual = (values.var(correction=0) / 500).sqrt().item()
+    usual = (values.var() / 500).sqrt().item()
     assert clustered_error(values, torch.arange(500)).item() == pytest.approx(usual, rel=1e-12)
     twice = clustered_error(values.repeat(2), torch.arange(500).repeat(2)).item()
     assert twice == pytest.approx(usual, rel=1e-12)
+    assert clustered_error(values, torch.zeros(500)).isnan()  # one neighbour's luck says nothing of another's
     assert median_error(values).item() == pytest.approx(0.5 / 500**0.5, rel=0.3)
     assert median_error(values[:1]) == 0
 
