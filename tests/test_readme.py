@@ -1,6 +1,7 @@
 """The README's code runs, and its commands are the ones that are promised."""
 
 import re
+import shlex
 from collections import OrderedDict
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def surroundings(tmp_path, monkeypatch):
     return {
         "gan": Gan(),
         "train_set": train_set,
+        "test_set": train_set,
         "train_loader": DataLoader(train_set, 16),
         "network": network,
         "generated": generated,
@@ -68,7 +70,7 @@ def surroundings(tmp_path, monkeypatch):
 
 
 def test_every_python_block_runs(surroundings, capsys, tmp_path):
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 5
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), surroundings)
     assert surroundings["distances"].shape == (3,)
@@ -89,7 +91,8 @@ def test_there_are_two_commands_to_set_up_and_ci_runs_the_second():
 
 
 def test_the_other_commands_are_ones_that_synthqual_takes():
-    lines = [line.partition("#")[0].split() for block in SHELL[2:] for line in block.strip().splitlines()]
+    blocks = [block.strip().replace("\\\n", " ") for block in SHELL[2:]]
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
     assert lines
     for command, *words in lines:
         assert command == "synthqual"
