@@ -104,7 +104,7 @@ CellDistances = tuple[Tensor, Tensor]
 
 
 class Partition:
-    """Training rows in cells, by k-means of their principal components.
+    """Training rows in cells, by k-means; with many columns in their principal components, as distances are then too.
 
     Args:
         train: Features (N, D).
@@ -125,49 +125,62 @@ class Partition:
         share: Share | None = None,
         labels: Tensor | None = None,
     ) -> None:
-        self.train = train
         self.cells = cells
-        self.unit = unit
         self.share = share or Share()
+        self._unit = unit
         self._means: Any = None
-        self._mean = torch.zeros((), dtype=torch.float64, device=train.device)
-        self._axes: Tensor | None = None
-        if labels is None and cells > 1 and self.share.rank == 0:
-            self._fit(seed)
-        self.labels = self.assign(train) if labels is None else labels
+        self._axes: tuple[Tensor, Tensor] | None = None
+        fits = labels is None and cells > 1
+        if fits and train.shape[1] > _COMPONENTS:
+            self._axes = self._principal_axes(train)
+        self._train = self._placed(train)
+        if fits and self.share.rank == 0:
+            from sklearn.cluster import KMeans
 
-    def _fit(self, seed: int) -> None:
-        from sklearn.cluster import KMeans
+            self._means = KMeans(cells, n_init=10, random_state=seed).fit(self._array(self._train))
+        self.labels = self._assign(self._train) if labels is None else labels
 
-        if self.train.shape[1] > _COMPONENTS:
-            rows = unit_rows(self.train) if self.unit else self.train
-            self._mean, covariance = moments(rows)
-            self._axes = torch.linalg.eigh(covariance).eigenvectors[:, -_COMPONENTS:]
-        self._means = KMeans(self.cells, n_init=10, random_state=seed).fit(self._project(self.train))
+    def _principal_axes(self, train: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean (D,) and the leading principal axes (D, 64), the same on every process."""
+        mean = torch.zeros(train.shape[1], dtype=torch.float64, device=train.device)
+        axes = mean.new_zeros(len(mean), _COMPONENTS)
+        if self.share.rank == 0:
+            mean, covariance = moments(unit_rows(train) if self._unit else train)
+            axes = torch.linalg.eigh(covariance).eigenvectors[:, -_COMPONENTS:].contiguous()
+        return self.share.total(mean), self.share.total(axes)
 
-    def _project(self, rows: Tensor) -> Any:
-        """Rows as k-means takes them."""
-        parts = []
+    def _placed(self, rows: Tensor) -> Tensor:
+        """Rows where cells are formed and distances measured."""
+        if self._axes is None:
+            return rows
+        mean, axes = self._axes
+        placed = rows.new_empty(len(rows), _COMPONENTS, dtype=torch.float64)
         for part in tiles(range(len(rows)), _BLOCK):
-            block = (unit_rows(rows[part]) if self.unit else rows[part].double()) - self._mean
-            parts.append(block if self._axes is None else block @ self._axes)
-        return torch.cat(parts).cpu().numpy()
+            placed[part] = ((unit_rows(rows[part]) if self._unit else rows[part].double()) - mean) @ axes
+        return placed
 
-    def assign(self, rows: Tensor) -> Tensor:
-        """The cell (N,) of each row (N, D), the same on every process."""
-        labels = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    def _array(self, placed: Tensor) -> Any:
+        """Placed rows as scikit-learn takes them."""
+        unit = self._unit and self._axes is None
+        return (unit_rows(placed) if unit else placed.double()).cpu().numpy()
+
+    def _assign(self, placed: Tensor) -> Tensor:
+        """The cell (N,) of each row, the same on every process."""
+        labels = torch.zeros(len(placed), dtype=torch.int64, device=placed.device)
         if self._means is not None:
-            labels = torch.from_numpy(self._means.predict(self._project(rows))).to(labels)
+            labels = torch.from_numpy(self._means.predict(self._array(placed))).to(labels)
         return self.share.total(labels)
 
     def distances(self, rows: Tensor, memory: int = MEMORY, labels: Tensor | None = None) -> CellDistances:
         """Squared distance (M,) of rows (M, D) to the nearest training row of their cell, and their cells (M,)."""
-        labels = self.assign(rows) if labels is None else labels
+        placed = self._placed(rows)
+        labels = self._assign(placed) if labels is None else labels
         nearest = torch.full((len(rows),), torch.nan, dtype=torch.float64, device=rows.device)
         for cell in range(self.cells):
-            members, train = labels == cell, self.train[self.labels == cell]
+            members, train = labels == cell, self._train[self.labels == cell]
             if members.any() and len(train):
-                found = search(rows[members], train, 1, unit=self.unit, share=self.share, memory=memory)
+                unit = self._unit and self._axes is None
+                found = search(placed[members], train, 1, unit=unit, share=self.share, memory=memory)
                 nearest[members] = found.distances[:, 0]
         return nearest, labels
 
