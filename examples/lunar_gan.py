@@ -5,6 +5,7 @@ of pictures instead.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,10 @@ class Discriminator(nn.Sequential):
 class GAN(LightningModule):
     """A GAN with the non-saturating loss, a gradient penalty (R1) and a running average of its generator."""
 
-    def __init__(self) -> None:
+    def __init__(self, generator: nn.Module | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.generator = Generator()
+        self.generator = Generator() if generator is None else generator
         self.discriminator = Discriminator()
         self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
         self.average.requires_grad_(False)
@@ -134,13 +135,13 @@ def averaged_generator(gan: GAN) -> nn.Module:
     return gan.average.module
 
 
-def print_scores(reports: list[Report]) -> None:
+def print_scores(reports: list[Report], metrics: Sequence[str] = METRICS) -> None:
     """Each metric at the first, the best and the last evaluation."""
     print(f"\n{'metric':<20}{'first':>10}{'best':>10}{'last':>10}")
-    for name in METRICS:
+    for name in metrics:
         values = [report.scalars[name] for report in reports if name in report.scalars]
         if values:
-            best = min(values) if name.startswith(("fd", "kd")) else max(values)
+            best = min(values) if name.startswith(("fd", "kd", "ppl")) else max(values)
             print(f"{name:<20}{values[0]:>10.4g}{best:>10.4g}{values[-1]:>10.4g}")
 
 

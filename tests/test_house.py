@@ -18,7 +18,16 @@ ALLOWED = {
     "images": {"images"},
     "extractors": {"extractors", "importing"},
     "reporting": {"reporting", "metrics"},
-    "evaluation": {"evaluation", "images", "extractors", "metrics", "reporting", "distributed", "__about__"},
+    "evaluation": {
+        "evaluation",
+        "images",
+        "extractors",
+        "metrics",
+        "reporting",
+        "distributed",
+        "importing",
+        "__about__",
+    },
     "cli": {"evaluation", "extractors", "reporting", "importing", "__about__"},
     "callbacks": {"callbacks", "evaluation", "images", "metrics", "reporting", "importing"},
 }

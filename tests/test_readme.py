@@ -60,6 +60,7 @@ def surroundings(tmp_path, monkeypatch):
     generated, nearest = torch.randint(0, 256, (2, 3, 3, 64, 64)).to(torch.uint8)
     return {
         "gan": Gan(),
+        "nn": nn,
         "train_set": train_set,
         "test_set": train_set,
         "train_loader": DataLoader(train_set, 16),
@@ -70,7 +71,7 @@ def surroundings(tmp_path, monkeypatch):
 
 
 def test_every_python_block_runs(surroundings, capsys, tmp_path):
-    assert len(PYTHON) == 5
+    assert len(PYTHON) == 6
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), surroundings)
     assert surroundings["distances"].shape == (3,)

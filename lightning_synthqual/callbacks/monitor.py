@@ -215,18 +215,21 @@ class QualityMonitor(Callback):
         with evaluator.ranks.together("opening the data"):
             real = self.real
             if real is None:
-                needed = settings.reference == "real" or self.labels == "data" or settings.needs_both
+                compares = settings.reads_real and settings.reference == "real"
+                needed = compares or self.labels == "data" or settings.needs_both
                 real = self._train_data = _train_data(trainer, needed) or self._train_data
             if self.labels == "data":
                 self._label_source = settings.open(real, "real")
             compared, counterpart = settings.open_both(real, self.held_out)
             sampler = self._sampler(trainer, pl_module, OWN_WEIGHTS)
-        extractors = ", ".join(dict.fromkeys(metric.extractor for metric in settings.resolved))
-        rank_zero_info(f"{self.prefix}: looking for the features ({extractors}) of `{compared.role}`")
+        if compared is not None:
+            extractors = ", ".join(dict.fromkeys(metric.extractor for metric in settings.resolved if metric.extractor))
+            rank_zero_info(f"{self.prefix}: looking for the features ({extractors}) of `{compared.role}`")
         reference = evaluator.prepare(compared, counterpart, use_cache=not is_trial(trainer))
         evaluator.dry_run(sampler, self._count(trainer))
-        origin = f"found in the cache {evaluator.cache.directory}" if reference.cached else "computed"
-        rank_zero_info(f"{self.prefix}: features of {reference.count} images {origin} in {reference.seconds:.1f} s")
+        if compared is not None:
+            origin = f"found in the cache {evaluator.cache.directory}" if reference.cached else "computed"
+            rank_zero_info(f"{self.prefix}: features of {reference.count} images {origin} in {reference.seconds:.1f} s")
         self._evaluator = evaluator
 
     def _sampler(self, trainer: Trainer, pl_module: LightningModule, weights: str) -> Sampler:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_synthqual.__about__ import __version__
 from lightning_synthqual.distributed import Ranks
-from lightning_synthqual.evaluation import exhibits, pairs
+from lightning_synthqual.evaluation import exhibits, pairs, path_length
 from lightning_synthqual.evaluation.counterpart import Counterpart
 from lightning_synthqual.evaluation.exhibits import Exhibits
 from lightning_synthqual.evaluation.extraction import Extracted, extract
@@ -30,7 +30,7 @@ from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
 from lightning_synthqual.images.sampling import Sampler, evaluation_mode
 from lightning_synthqual.metrics.features import check_features
-from lightning_synthqual.metrics.names import COMPANIONS, BothSets, Family, Metric, Scores
+from lightning_synthqual.metrics.names import COMPANIONS, BothSets, Family, Metric, Scores, Study
 from lightning_synthqual.metrics.pictures import ms_ssim_scales
 from lightning_synthqual.metrics.share import Share
 from lightning_synthqual.reporting.pictures import grid
@@ -39,6 +39,7 @@ from lightning_synthqual.reporting.progress import Progress, Silent
 _log = logging.getLogger(__name__)
 _SHOWN = 64  # pictures in the sample grid
 _TRIED = 2  # pictures of a dry run
+_FEW_PAIRS = 16  # of a path length in a trial
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,16 @@ class Evaluator:
         self._share = Share(self.ranks.rank, self.ranks.world_size, self.ranks.total)
         self._reference: Reference | None = None
         self._pair_studies: dict[str, pairs.Study] = {}
+        self._path_lengths: path_length.PathLengths | None = None
         self._warned: set[str] = set()
 
-    def prepare(self, image_set: ImageSet, counterpart: ImageSet | None = None, *, use_cache: bool = True) -> Reference:
+    def prepare(
+        self, image_set: ImageSet | None, counterpart: ImageSet | None = None, *, use_cache: bool = True
+    ) -> Reference:
         """Load the extractors and the reference's features, which come from the cache if they are there already.
 
         Args:
-            image_set: The images to compare with.
+            image_set: The images to compare with; ``None`` if no metric looks at real images.
             counterpart: The other real set, for floors and gaps.
             use_cache: Whether to read and write cached features.
 
@@ -111,6 +115,16 @@ class Evaluator:
             FileNotFoundError: If weights are missing.
             ValueError: If there are too few images, or they are not what was declared.
         """
+        with self.ranks.together("loading the distance of path lengths"):
+            self._load_path_lengths()
+        self._reference = _NO_REFERENCE
+        if image_set is not None:
+            self._reference = self._read_reference(image_set, counterpart, use_cache)
+        with self.ranks.together("preparing the studies"):
+            self._prepare_studies()
+        return self._reference
+
+    def _read_reference(self, image_set: ImageSet, counterpart: ImageSet | None, use_cache: bool) -> Reference:
         started = time.perf_counter()
         with _leaving_no_trace(), self.ranks.together("preparing the reference"):
             self._load_extractors()
@@ -131,7 +145,7 @@ class Evaluator:
         sets = {each.role: each for each in (image_set, counterpart) if each is not None}
         protocol = {"role": image_set.role, "num_images": count, "size": size, "fingerprint": fingerprint}
         protocol |= _skipped(image_set)
-        self._reference = Reference(
+        return Reference(
             count=count,
             features=features,
             states=states,
@@ -142,9 +156,6 @@ class Evaluator:
             cached=cached,
             seconds=time.perf_counter() - started,
         )
-        with self.ranks.together("preparing the studies"):
-            self._prepare_studies()
-        return self._reference
 
     def dry_run(self, sampler: Sampler, num_samples: int) -> None:
         """Draw two pictures and hold them against what was declared, so that faults show before the training.
@@ -161,6 +172,9 @@ class Evaluator:
             self._compare_sizes(list(images.shape[2:]))
             for name, network in self.extractors.items():
                 self._compare_features(name, network(images.to(self.device)))
+            if self._path_lengths is not None:
+                for warning in self._path_lengths.check(sampler, self.device):
+                    self._warn(warning)
 
     def evaluate(
         self, sampler: Sampler, num_samples: int, *, step: int | None = None, epoch: int | None = None
@@ -178,13 +192,21 @@ class Evaluator:
         """
         started = time.perf_counter()
         with _leaving_no_trace(), self.ranks.together("the evaluation"):
+            lengths: dict[str, float] = {}
             with self._sampling(sampler):
+                if not self.settings.reads_real:
+                    num_samples = min(num_samples, _SHOWN)  # nothing but the grid is made of them
                 blocks = sampler.blocks(num_samples, self.settings.batch_size, self.ranks.replica, self.ranks.replicas)
                 kept = KeptImages()
                 generated = self._extract(self._own_parts(blocks), "sampling", num_samples, kept)
+                if self._path_lengths is not None:
+                    walked = time.perf_counter()
+                    lengths = self._path_lengths.measure(sampler, self.ranks, self.device, self.progress)
+                    generated.seconds["paths"] = time.perf_counter() - walked
             self._warn(generated.seen.check(self.settings.image_range, "the generator", "image_range"))
             sampling = {**sampler.protocol, "batch_size": self.settings.batch_size}
-            return self._report(generated, Drawn(kept, self.ranks), started, {"sampling": sampling}, step, epoch)
+            images = Drawn(kept, self.ranks)
+            return self._report(generated, images, started, {"sampling": sampling}, step, epoch, lengths)
 
     def evaluate_images(self, image_set: ImageSet) -> Report:
         """Score images that exist already.
@@ -211,11 +233,12 @@ class Evaluator:
         extra: dict[str, Any],
         step: int | None = None,
         epoch: int | None = None,
+        lengths: dict[str, float] | None = None,
     ) -> Report:
         drawn = time.perf_counter()
         with self.ranks.together("scoring"):
             self._check_protocols(generated.count)
-            scalars, found = self._score(generated)
+            scalars, found = self._score(generated, lengths or {})
         scored = time.perf_counter()
         with self.ranks.together("pictures and tables"):
             beside = self._exhibit(generated, images, found)
@@ -231,9 +254,11 @@ class Evaluator:
             scalars | beside.scalars, protocol, step, epoch, timings, pictures | beside.pictures, beside.tables
         )
 
-    def _score(self, generated: Extracted) -> tuple[dict[str, float], dict[tuple[str, str], Scores]]:
-        """The scalars, and all that was found by (family, extractor)."""
-        values: dict[str, float] = {}
+    def _score(
+        self, generated: Extracted, lengths: dict[str, float]
+    ) -> tuple[dict[str, float], dict[tuple[str, str], Scores]]:
+        """The scalars, with those that are known already, and all that was found by (family, extractor)."""
+        values = dict(lengths)
         everything: dict[tuple[str, str], Scores] = {}
         groups = self._groups()
         with self.progress.stage("scoring", len(groups)) as advance:
@@ -347,6 +372,23 @@ class Evaluator:
                 sides[0], sides[1], str(metric.extractor), similarities, options, self.ranks, self.device
             )
 
+    def _load_path_lengths(self) -> None:
+        """Load what measures path lengths: a pair network, or what the user gives."""
+        settings = self.settings
+        if not settings.walks:
+            return
+        options = dict(settings.all_options["ppl"])
+        if settings.trial:
+            options["num_pairs"] = min(options["num_pairs"], _FEW_PAIRS)
+        distance = options["distance"]
+        if path_length.is_network(distance):
+            self._similarity(distance)
+            measure: path_length.Distance = self.pair_networks[distance].measure
+        else:
+            measure = path_length.resolve_distance(distance)
+        names = [metric.name for metric in settings.walks]
+        self._path_lengths = path_length.PathLengths(names, options, measure, settings.seed, settings.batch_size)
+
     def _similarity(self, name: str) -> pairs.Similarity:
         """A measure of two stacks of images: of pixels, or a pair network."""
         if name in pairs.PIXEL_METRICS:
@@ -379,7 +421,7 @@ class Evaluator:
 
     def _load_extractors(self) -> None:
         with self.ranks.node_leader_first():
-            for name in dict.fromkeys(metric.extractor for metric in self.settings.resolved):
+            for name in dict.fromkeys(metric.extractor for metric in self.settings.resolved if metric.extractor):
                 spec = (self.settings.extractors or {}).get(name)
                 self.extractors[name] = load_configured(name, spec, self.settings.weights_dir, self.device)
 
@@ -461,12 +503,12 @@ class Evaluator:
         groups: dict[tuple[str, str], tuple[Family, str, list[Metric]]] = {}
         for metric in self.settings.resolved:
             family = metric.entry.family
-            if isinstance(family, Family):
+            if isinstance(family, Family) and metric.extractor is not None:
                 groups.setdefault((family.name, metric.extractor), (family, metric.extractor, []))[2].append(metric)
         return list(groups.values())
 
     def _studies(self) -> list[Metric]:
-        return [metric for metric in self.settings.resolved if not isinstance(metric.entry.family, Family)]
+        return [metric for metric in self.settings.resolved if isinstance(metric.entry.family, Study)]
 
     def _prepared(self) -> Reference:
         if self._reference is None:
@@ -519,7 +561,7 @@ class Evaluator:
                 raise ValueError(f"{_names(metrics)} is a published protocol, which {fault}.")
 
     def _compare_sizes(self, generated: list[int]) -> None:
-        real = self._prepared().protocol["size"]
+        real = self._prepared().protocol.get("size")
         for study in self._pair_studies.values():
             study.check_sizes(real, generated)
         if real is not None and real != generated:
@@ -556,6 +598,8 @@ class Evaluator:
             metrics[metric.name] = {"family": family.name, "extractor": metric.extractor, **options}
             if "ms_ssim" in options.get("metrics", ()) and generated.size:
                 metrics[metric.name]["ms_ssim_scales"] = ms_ssim_scales(*generated.size)
+        if self._path_lengths is not None:
+            metrics |= self._path_lengths.describe()
         return {
             "version": __version__,
             "num_samples": generated.count,
@@ -564,7 +608,7 @@ class Evaluator:
             "real_range": list(settings.real_range or settings.image_range),
             "image_size": list(settings.size) if settings.size else None,
             "quantisation": "uint8, round half to even, clamped",
-            "reference": self._prepared().protocol,
+            "reference": self._prepared().protocol or None,
             "counterpart": other.protocol if other else None,
             "extractors": {name: extractor.identity.describe() for name, extractor in self.extractors.items()},
             "pairs": {name: network.identity.describe() for name, network in self.pair_networks.items()},
@@ -577,6 +621,9 @@ class Evaluator:
             _log.warning(message)
         if message is not None:
             self._warned.add(message)
+
+
+_NO_REFERENCE = Reference(0, {}, {}, None, {}, {}, complete=False, cached=False, seconds=0.0)
 
 
 def _by_role(role: str, reference: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from lightning_synthqual.evaluation.exhibits import check_projections
 from lightning_synthqual.evaluation.pairs import check_metrics
+from lightning_synthqual.evaluation.path_length import check_options
 from lightning_synthqual.extractors.registry import CATALOGUE, open_clip_names
 from lightning_synthqual.images.reference import ImageSet
-from lightning_synthqual.metrics.names import Metric, complete_options, resolve
+from lightning_synthqual.metrics.names import Metric, Walk, complete_options, resolve
 
 Range = tuple[float, float]
 
@@ -58,15 +59,27 @@ class Settings:
         object.__setattr__(self, "all_options", complete_options(self.options))
         for metric in self.resolved:
             if metric.entry.value == "pairs":
-                check_metrics(self.all_options["pairs"], {metric.extractor for metric in self.resolved})
+                check_metrics(self.all_options["pairs"], {metric.extractor or "" for metric in self.resolved} - {""})
             elif metric.entry.value == "feature_space":
                 check_projections(self.all_options["feature_space"])
+        if self.walks:
+            check_options(self.all_options["ppl"], (self.options or {}).get("ppl", {}), [m.name for m in self.walks])
 
     @property
     def least_images(self) -> int:
         """The fewest images with which every metric is defined."""
         families = [metric.entry.family for metric in self.resolved]
         return max(family.min_rows(self.all_options[family.name]) for family in families)
+
+    @property
+    def walks(self) -> list[Metric]:
+        """The metrics that take steps in the generator's latent space."""
+        return [metric for metric in self.resolved if isinstance(metric.entry.family, Walk)]
+
+    @property
+    def reads_real(self) -> bool:
+        """Whether a metric looks at real images."""
+        return len(self.walks) < len(self.resolved)
 
     @property
     def needs_both(self) -> bool:
@@ -87,8 +100,8 @@ class Settings:
                 "`held_out` is missing. Pass real images that the generator is not trained on."
             )
 
-    def open_both(self, real: Any, held_out: Any) -> tuple[ImageSet, ImageSet | None]:
-        """Open the reference, and the other real set if there is one.
+    def open_both(self, real: Any, held_out: Any) -> tuple[ImageSet | None, ImageSet | None]:
+        """Open the reference, if a metric looks at real images, and the other real set if there is one.
 
         Raises:
             FileNotFoundError: If a folder is missing.
@@ -96,6 +109,8 @@ class Settings:
             ValueError: If the reference is missing, or a set is empty.
         """
         self.check_held_out(held_out)
+        if not self.reads_real:
+            return None, None
         if real is None and self.needs_both:
             self.open(real, "real")  # it says what is missing
         sources = {"real": real, "held_out": held_out}
@@ -134,8 +149,13 @@ class Settings:
         Raises:
             FileNotFoundError: If a folder is missing.
             TypeError: If ``source`` is no set of images.
-            ValueError: If it is empty.
+            ValueError: If it is empty, or a metric needs the generator itself.
         """
+        if self.walks:
+            raise ValueError(
+                f"{self.walks[0].name} walks through a generator's latent space, but `fake` are finished images. Pass "
+                "the generator, a module, or leave the metric out."
+            )
         return ImageSet(
             source, "fake", image_range=self.image_range, seed=self.seed, skip_unreadable=self.skip_unreadable
         )

@@ -97,7 +97,7 @@ class Frozen:
 
         half = self.identity.precision == "bfloat16"
         device = images[0].device.type
-        with torch.no_grad(), _no_tf32(), torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+        with torch.no_grad(), full_precision(), torch.autocast(device, dtype=torch.bfloat16, enabled=half):
             results, self._batch_size = _halving(forward, self._batch_size, len(images[0]), self.identity.name)
         return results
 
@@ -173,7 +173,7 @@ class Extractor(Frozen):
 
 
 @contextmanager
-def _no_tf32() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Keep float32 products and convolutions in float32, whatever the training chose for itself."""
     settings = _precision_settings()
     before = [setting.fp32_precision for setting in settings]

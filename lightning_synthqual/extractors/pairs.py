@@ -29,6 +29,12 @@ class PairNetwork(Frozen):
             ValueError: If the shapes differ or are not (N, 3, H, W), or if floats are NaN or seem to span [0, 1].
         """
         self._check(first, second)
+        self._check_range(first, second)
+        return self.measure(first, second)
+
+    def measure(self, first: Tensor, second: Tensor) -> Tensor:
+        """As the call, for images that are known to be finite and to span [0, 255], however dark they are."""
+        self._check(first, second)
         results = self._in_batches(first, second)
         return torch.cat([result.float() for result in results])
 
@@ -43,6 +49,9 @@ class PairNetwork(Frozen):
                 f"{name} takes two stacks of images of one shape (N, 3, H, W), but got {tuple(first.shape)} and "
                 f"{tuple(second.shape)}."
             )
+
+    def _check_range(self, first: Tensor, second: Tensor) -> None:
+        name = self.identity.name
         if first.is_floating_point() and first.numel():
             low, high = torch.aminmax(torch.stack([first.detach(), second.detach()]))
             if not (torch.isfinite(low) and torch.isfinite(high)):

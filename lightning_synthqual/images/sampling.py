@@ -88,13 +88,35 @@ class Sampler:
             self.kind, self._what = "sample_images", "`sample_images`"
         else:
             self.kind, self._what = "latent", f"`{type(module).__name__}.forward`"
-            self._latent_shape = _latent_shape(module, owner)
-            self._num_classes = _num_classes(module, owner) if labels == "uniform" else 0
+            self.latent_shape  # noqa: B018 - raises at once where it is missing
+            if labels == "uniform":
+                _num_classes(module, owner)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's noise.
+
+        Raises:
+            ValueError: If the module does not say.
+        """
+        return _latent_shape(self.module, self.owner)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the module's noise is made of: the type of its weights, for models kept in half precision."""
+        return _parameter_dtype(self.module)
+
+    def draw_label(self, generator: torch.Generator) -> Tensor:
+        """A label as ``labels`` has it: of a real item, or of any class with equal chance."""
+        if self.labels == "uniform" or self.label_source is None:
+            return torch.randint(_num_classes(self.module, self.owner), (), generator=generator)
+        index = int(torch.randint(len(self.label_source), (), generator=generator))
+        return torch.as_tensor(self.label_source.label(index))
 
     @property
     def protocol(self) -> dict[str, Any]:
         """How the samples are drawn; block size matters to all but the latent sampler."""
-        latent = {"latent_shape": list(self._latent_shape), "labels": self.labels} if self.kind == "latent" else {}
+        latent = {"latent_shape": list(self.latent_shape), "labels": self.labels} if self.kind == "latent" else {}
         weights = {"weights": self.weights} if self.weights else {}
         return {"kind": self.kind, **latent, **weights}
 
@@ -148,17 +170,11 @@ class Sampler:
         latents, labels = [], []
         for index in indices:
             generator.manual_seed(derived_seed(self.seed, _SAMPLE, index))
-            latents.append(torch.randn(self._latent_shape, generator=generator, dtype=torch.float32))
+            latents.append(torch.randn(self.latent_shape, generator=generator, dtype=torch.float32))
             if self.labels is not None:
-                labels.append(self._draw_label(generator))
-        z = torch.stack(latents).to(self.device, _parameter_dtype(self.module))
+                labels.append(self.draw_label(generator))
+        z = torch.stack(latents).to(self.device, self.dtype)
         return (z,) if self.labels is None else (z, torch.stack(labels).to(self.device))
-
-    def _draw_label(self, generator: torch.Generator) -> Tensor:
-        if self.labels == "uniform" or self.label_source is None:
-            return torch.randint(self._num_classes, (), generator=generator)
-        index = int(torch.randint(len(self.label_source), (), generator=generator))
-        return torch.as_tensor(self.label_source.label(index))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from lightning_synthqual.metrics.kernel import KernelDistance, cmmd, kernel_dist
 from lightning_synthqual.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 from lightning_synthqual.metrics.memorization import Memorization, memorization
 from lightning_synthqual.metrics.neighbors import Neighbors, nearest_neighbors
+from lightning_synthqual.metrics.path_length import filter_percentiles, slerp
 from lightning_synthqual.metrics.pictures import ms_ssim, psnr, shannon_entropy
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "cmmd",
     "data_copying_test",
     "density_coverage",
+    "filter_percentiles",
     "frechet_distance",
     "inception_score",
     "kernel_distance",
@@ -29,4 +31,5 @@ __all__ = [
     "precision_recall",
     "psnr",
     "shannon_entropy",
+    "slerp",
 ]

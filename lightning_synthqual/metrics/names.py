@@ -17,6 +17,7 @@ from lightning_synthqual.metrics.kernel import Kernel, Sums, exact_distance, sub
 from lightning_synthqual.metrics.manifold import both_sets_error, insiders, occupants
 from lightning_synthqual.metrics.memorization import Memorization, RealNeighbors
 from lightning_synthqual.metrics.neighbors import squared_radii
+from lightning_synthqual.metrics.path_length import PUBLISHED
 from lightning_synthqual.metrics.share import Share
 
 Direction = Literal["min", "max"]
@@ -131,6 +132,24 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """What takes steps in the generator's latent space, and looks at no real image.
+
+    Args:
+        name: The key of ``options`` that concerns it.
+        options: What ``options[name]`` may hold, with the defaults.
+    """
+
+    name: str
+    options: Options = field(default_factory=dict)
+    needs_both: bool = False
+
+    def min_rows(self, options: Options) -> int:
+        """Fewest images a set may have."""
+        return 2
+
+
+@dataclass(frozen=True)
 class Entry:
     """A catalogue line.
 
@@ -138,15 +157,20 @@ class Entry:
         family: What computes it.
         value: Which of the family's scalars it is.
         direction: ``"min"`` if lower is better, ``"max"`` if higher is, ``None`` if neither.
-        extractor: Whose features the bare name stands for, or ``None`` if the name needs a suffix.
+        extractor: Whose features the bare name stands for, or ``None`` if the name needs a suffix, or no features.
         suffixed: Whether ``<name>_<extractor>`` exists.
     """
 
-    family: Family | Study
+    family: Family | Study | Walk
     value: str
     direction: Direction | None
     extractor: str | None = None
     suffixed: bool = False
+
+    @property
+    def bare(self) -> bool:
+        """Whether the name without an extractor's exists."""
+        return self.extractor is not None or not self.suffixed
 
 
 @dataclass(frozen=True)
@@ -155,7 +179,7 @@ class Metric:
 
     name: str
     entry: Entry
-    extractor: str
+    extractor: str | None
 
 
 def _prepare_frechet(real: Tensor, options: Options, share: Share, ddof: int = 1) -> Gaussian:
@@ -366,6 +390,21 @@ PAIRS = Study(
     "pairs",
     options={"num_images": 1000, "metrics": ("psnr", "ms_ssim", "lpips_alex", "dreamsim"), "seed": 0},
 )
+PATH_LENGTH = Walk(
+    "ppl",
+    options={
+        "num_pairs": 10_000,
+        "epsilon": 1e-4,
+        "crop": None,
+        "space": "w",
+        "sampling": "end",
+        "distance": "lpips_vgg",
+        "mapping": "mapping",
+        "synthesis": "synthesis",
+        "noise": "*noise_const",
+        "z_length": "unit",
+    },
+)
 FEATURE_SPACE = Study("feature_space", options={"methods": ("pca", "tsne"), "num_images": 1000, "seed": 0})
 
 _COPYING: dict[str, Direction] = {"closer_to_train": "min", "copy_fraction": "min", "authenticity": "max"}
@@ -391,6 +430,7 @@ CATALOGUE: dict[str, Entry] = {
         for name in Memorization._fields
     },
     "pairs": Entry(PAIRS, "pairs", None, extractor="dreamsim", suffixed=True),
+    **{name: Entry(PATH_LENGTH, name, "min") for name in ("ppl", *PUBLISHED)},
     "feature_space": Entry(FEATURE_SPACE, "feature_space", None, extractor="dreamsim", suffixed=True),
 }
 # Names that stand for several, with a suffix as well as without.
@@ -437,7 +477,7 @@ def _members(name: str) -> list[str]:
 
 def _resolve(name: str, extractors: tuple[str, ...]) -> Metric:
     entry = CATALOGUE.get(name)
-    if entry is not None and entry.extractor is not None:
+    if entry is not None and entry.bare:
         return Metric(name, entry, entry.extractor)
     readings = [(entry, suffix) for entry, suffix in _split(name) if suffix in extractors]
     if len(readings) > 1:
@@ -453,7 +493,7 @@ def _resolve(name: str, extractors: tuple[str, ...]) -> Metric:
                 f"Metric {name!r} needs an extractor {suffix!r}, which is not known (known: {', '.join(extractors)}). "
                 f"Pass your own as `extractors={{{suffix!r}: module}}`."
             )
-    bare = [*(n for n, e in CATALOGUE.items() if e.extractor), *GROUPS]
+    bare = [*(n for n, e in CATALOGUE.items() if e.bare), *GROUPS]
     stems = [*(n for n, e in CATALOGUE.items() if e.suffixed), *GROUPS]
     valid = bare + [f"{stem}_{extractor}" for stem in stems for extractor in extractors]
     nearest = get_close_matches(name.lower(), valid, n=1, cutoff=0.0)[0]

@@ -88,6 +88,7 @@ def test_training_on_two_processes_is_bit_identical_with_the_callback(run):
         pytest.param(0, "reading", "OSError", "disk on fire", marks=pytest.mark.slow),
         pytest.param(0, "extraction", "MemoryError", "extractor on fire", marks=pytest.mark.slow),
         pytest.param(1, "extraction", "MemoryError", "extractor on fire", marks=pytest.mark.slow),
+        pytest.param(1, "paths", "ZeroDivisionError", "distance on fire", marks=pytest.mark.slow),
         pytest.param(0, "scoring", "ArithmeticError", "matrix on fire", marks=pytest.mark.slow),
         pytest.param(1, "scoring", "ArithmeticError", "matrix on fire", marks=pytest.mark.slow),
     ],

@@ -17,7 +17,7 @@ from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStoppi
 from lightning_synthqual.evaluation.evaluator import Evaluator
 
 PIXELS = 3 * 8 * 8
-METRICS = ("fd_wavelet", "kd_pixels", "precision_wavelet", "recall_wavelet", "fd_mine")
+METRICS = ("fd_wavelet", "kd_pixels", "precision_wavelet", "recall_wavelet", "fd_mine", "ppl_z_full", "ppl2_w_end")
 
 
 class Gan(pl.LightningModule):
@@ -32,9 +32,16 @@ class Gan(pl.LightningModule):
         self.requires_grad_(False)
         self.critic = nn.Linear(PIXELS, 1)
         self.register_buffer("shift", torch.zeros(16))
+        self.register_buffer("noise_const", torch.zeros(8, 8))
+
+    def mapping(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.body(z) + self.shift)
+
+    def synthesis(self, w: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.head(w).view(-1, 3, 8, 8) + self.noise_const)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.head(torch.relu(self.body(z) + self.shift))).view(-1, 3, 8, 8)
+        return self.synthesis(self.mapping(z))
 
     def training_step(self, batch, batch_idx):
         self.shift.fill_(0.1 + self.global_rank)  # as BatchNorm statistics do, it differs between ranks
@@ -72,10 +79,10 @@ def count_collectives() -> list[int]:
 def let_scoring_fail(fails: Callable[[str], bool]) -> None:
     score = Evaluator._score
 
-    def failing(self, generated):
+    def failing(self, *args):
         if fails("scoring"):
             raise ArithmeticError("matrix on fire")
-        return score(self, generated)
+        return score(self, *args)
 
     Evaluator._score = failing
 
@@ -86,13 +93,30 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--cache", required=True)
     parser.add_argument("--fail-rank", type=int)
-    parser.add_argument("--fail-stage", choices=["reading", "sampling", "extraction", "scoring"])
+    parser.add_argument("--fail-stage", choices=["reading", "sampling", "extraction", "paths", "scoring"])
     parser.add_argument("--on-error", default="raise")
     parser.add_argument("--unwatched", action="store_true")
     parser.add_argument("--memorization", action="store_true")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=16)
     return parser.parse_args()
+
+
+def distance_that_fails(fails: Callable[[str], bool]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    calls = []
+
+    def distance(one, other):
+        calls.append(len(one))
+        if fails("paths") and calls[-1] > 2 and len(calls) > 4:
+            raise ZeroDivisionError("distance on fire")
+        return (one - other).square().mean(dim=(1, 2, 3))
+
+    return distance
+
+
+def memorization(images: torch.Tensor) -> dict:
+    held_out = TensorDataset(images.flip(0)[:53].roll(1, -1))
+    return {"held_out": held_out, "metrics": (*METRICS, "memorization_mine", "pairs_mine")}
 
 
 def main() -> None:
@@ -129,9 +153,12 @@ def main() -> None:
     module = Gan()
     quality = QualityMonitor(
         real=Data(images),
-        held_out=TensorDataset(images.flip(0)[:53].roll(1, -1)) if args.memorization else None,
-        metrics=METRICS + (("memorization_mine", "pairs_mine") if args.memorization else ()),
-        options={"pairs": {"metrics": ("psnr", "mine"), "num_images": 50}, "feature_space": {"methods": ("pca",)}},
+        **memorization(images) if args.memorization else {"metrics": METRICS},
+        options={
+            "pairs": {"metrics": ("psnr", "mine"), "num_images": 50},
+            "feature_space": {"methods": ("pca",)},
+            "ppl": {"num_pairs": 43, "distance": distance_that_fails(this_rank_fails)},
+        },
         extractors={"mine": Network()},
         num_samples=90,
         batch_size=args.batch_size,
