@@ -1,5 +1,6 @@
 """The callback that watches a generator: it decides when, and hands over to the evaluator."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lightning_synthqual.callbacks.averaging import averaged_weights, stand_behind_averaging
+from lightning_synthqual.callbacks.progress import progress_of
 from lightning_synthqual.callbacks.schedule import Schedule
 from lightning_synthqual.evaluation.evaluator import Evaluator
 from lightning_synthqual.evaluation.report import Report, pack, unpack
@@ -19,6 +21,7 @@ from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.sampling import OWN_WEIGHTS, Sampler
 from lightning_synthqual.importing import resolve_object
 from lightning_synthqual.reporting.files import rewind_reports
+from lightning_synthqual.reporting.headline import headline
 from lightning_synthqual.reporting.loggers import write_report
 
 _TINY = 16  # images of each kind under fast_dev_run
@@ -143,6 +146,7 @@ class QualityMonitor(Callback):
         self._train_data: DataLoader[Any] | None = None  # of an earlier fit, for a later validate or test
         self._last_batch: int | None = None
         self._resumed = False
+        self._started = self._spent = 0.0  # seconds, for the share of an evaluation in the training
 
     @property
     def state_key(self) -> str:
@@ -168,6 +172,7 @@ class QualityMonitor(Callback):
         self._evaluator = self._label_source = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started, self._spent = time.perf_counter(), 0.0
         self._prepare(trainer, pl_module)
         if self._resumed and trainer.is_global_zero and not is_trial(trainer):
             # What was measured after the checkpoint is measured again, so that no row is there twice.
@@ -211,7 +216,8 @@ class QualityMonitor(Callback):
         if is_trial(trainer):
             settings = replace(settings, num_real=max(_TINY, settings.least_images), trial=True)
         # Scores need float64, which Apple's GPUs do not have.
-        evaluator = Evaluator(settings, "cpu" if device.type == "mps" else device, _replica(trainer))
+        where = "cpu" if device.type == "mps" else device
+        evaluator = Evaluator(settings, where, _replica(trainer), progress_of(trainer, self.prefix))
         with evaluator.ranks.together("opening the data"):
             real = self.real
             if real is None:
@@ -295,9 +301,10 @@ class QualityMonitor(Callback):
         if loggable:
             scalars = {f"{self.prefix}/{name}": value for name, value in report.scalars.items()}
             pl_module.log_dict(scalars, on_step=on_step, on_epoch=not on_step, logger=not fitting, batch_size=1)
-        if trainer.is_global_zero:
-            values = ", ".join(f"{n} {v:.4g}" for n, v in report.scalars.items() if not n.endswith("_std"))
-            rank_zero_info(f"{self.prefix}: step {report.step}: {values} ({report.timings['total']:.1f} s)")
+        self._spent += report.timings["total"]
+        share = self._spent / max(time.perf_counter() - self._started, 1e-9) if fitting else 0.0
+        of_training = f" ({share:.0%} of the time of training so far)" if fitting else ""
+        rank_zero_info(f"{self.prefix}: step {report.step}: {headline(report)}{of_training}")
         if fitting:
             for callback in _callbacks(trainer):
                 listen = getattr(callback, "on_quality_report", None)

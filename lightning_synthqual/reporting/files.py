@@ -60,6 +60,14 @@ def _drop_unfinished_line(path: Path) -> None:
             file.truncate(whole)
 
 
+def save_tables(directory: Path, report: "Report") -> None:
+    """Save each table of the report, without its pictures, as ``<name>/step=<step>.csv``."""
+    for name, table in report.tables.items():
+        folder = directory / name
+        folder.mkdir(parents=True, exist_ok=True)
+        table.write_csv(folder / f"step={report.step}.csv")
+
+
 def save_pictures(directory: Path, report: "Report") -> None:
     """Save each picture of the report as ``<name>/step=<step>.png``."""
     for name, pixels in report.pictures.items():

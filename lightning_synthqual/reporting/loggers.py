@@ -1,18 +1,29 @@
 """Reports to experiment loggers; each logger's library is imported by the logger itself, not here."""
 
+import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lightning_synthqual.metrics.names import direction
-from lightning_synthqual.reporting.files import append_report, save_pictures
+from lightning_synthqual.reporting.files import append_report, save_pictures, save_tables
+from lightning_synthqual.reporting.tables import Cell, Table
 
 if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
 
 _log = logging.getLogger(__name__)
+MOST_ROWS = 1000  # of a table that is sent to a logger; on disk are all of them
+MOST_PICTURES = 108  # of a table that is sent: what W&B shows of a list
+_TEXT_ROWS = 50  # of a table that is shown as text
+_said: set[str] = set()
+
+Scalars = Mapping[str, float]
 
 
 def write_report(
@@ -25,16 +36,15 @@ def write_report(
     Args:
         report: The report.
         loggers: Lightning loggers.
-        directory: Where ``reports.jsonl`` and the pictures go.
+        directory: Where ``reports.jsonl``, pictures and tables go.
         prefix: Of the logged names.
         with_scalars: Whether the loggers get the scalars (not where Lightning sends them itself).
     """
-    _attempt(f"{directory}", partial(append_report, directory, report))
-    _attempt(f"{directory}", partial(save_pictures, directory, report))
+    for write in (append_report, save_pictures, save_tables):
+        _attempt(f"{directory}", partial(write, directory, report))
     scalars = {f"{prefix}/{name}": value for name, value in report.scalars.items()} if with_scalars else {}
     for logger in loggers:
-        send = _send_to_wandb if _is_wandb(logger) else _send_scalars
-        _attempt(type(logger).__name__, partial(send, logger, report, scalars, prefix))
+        _attempt(type(logger).__name__, partial(_sender(logger, directory), logger, report, scalars, prefix))
 
 
 def _attempt(where: str, action: Callable[[], None]) -> None:
@@ -44,19 +54,26 @@ def _attempt(where: str, action: Callable[[], None]) -> None:
         _log.warning("Writing the report to %s failed: %s: %s", where, type(error).__name__, error)
 
 
-def _is_wandb(logger: Any) -> bool:
-    # By name, so that wandb is not imported and both lightning.pytorch's and pytorch_lightning's class are known.
-    return any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__)
+def _sender(logger: Any, directory: Path) -> Callable[[Any, "Report", Scalars, str], None]:
+    # By name, so that nothing is imported and both lightning.pytorch's and pytorch_lightning's classes are known.
+    for kind in type(logger).__mro__:
+        if kind.__name__ in _SENDERS:
+            return _SENDERS[kind.__name__]
+    name = type(logger).__name__
+    if name not in _said:
+        _said.add(name)
+        _log.info("%s takes scalars only; pictures and tables are in %s.", name, directory)
+    return _send_scalars
 
 
-def _send_scalars(logger: Any, report: "Report", scalars: dict[str, float], prefix: str) -> None:
+def _send_scalars(logger: Any, report: "Report", scalars: Scalars, prefix: str) -> None:
     if scalars:
         logger.log_metrics({**scalars, "epoch": report.epoch or 0}, step=report.step)
         logger.save()
 
 
-def _send_to_wandb(logger: Any, report: "Report", scalars: dict[str, float], prefix: str) -> None:
-    """One row with scalars and pictures together, on the axis of Lightning's own rows."""
+def _send_to_wandb(logger: Any, report: "Report", scalars: Scalars, prefix: str) -> None:
+    """One row with scalars, pictures and tables together, on the axis of Lightning's own rows."""
     import wandb
 
     run = logger.experiment
@@ -65,6 +82,73 @@ def _send_to_wandb(logger: Any, report: "Report", scalars: dict[str, float], pre
         run.define_metric(
             f"{prefix}/{name}", step_metric="trainer/global_step", summary=f"{best},last" if best else "last"
         )
-    pictures = {f"{prefix}/{name}": wandb.Image(pixels) for name, pixels in report.pictures.items()}
-    run.log({**scalars, **pictures, "epoch": report.epoch or 0, "trainer/global_step": report.step})
+    row: dict[str, Any] = {**scalars, "epoch": report.epoch or 0, "trainer/global_step": report.step}
+    row |= {f"{prefix}/{name}": wandb.Image(pixels) for name, pixels in report.pictures.items()}
+    for name, table in report.tables.items():
+        sent = capped(table)
+        cells = [[_wandb_cell(cell) for cell in line] for line in sent.rows]
+        row[f"{prefix}/{name}_table"] = wandb.Table(columns=list(sent.columns), data=cells)
+    run.log(row)
     run.config.update({f"{prefix}/protocol": report.protocol}, allow_val_change=True)
+
+
+def _wandb_cell(cell: Cell) -> Any:
+    """A cell as W&B's tables take it, which are JSON and know no infinity."""
+    import wandb
+
+    if isinstance(cell, np.ndarray):
+        return wandb.Image(cell)
+    return None if isinstance(cell, float) and not isfinite(cell) else cell
+
+
+def _send_to_tensorboard(logger: Any, report: "Report", scalars: Scalars, prefix: str) -> None:
+    _send_scalars(logger, report, scalars, prefix)
+    writer = logger.experiment
+    for name, pixels in report.pictures.items():
+        writer.add_image(f"{prefix}/{name}", pixels, report.step, dataformats="HWC")
+    for name, table in report.tables.items():
+        writer.add_text(f"{prefix}/{name}", _markdown(table.without_pictures()), report.step)
+    writer.add_text(f"{prefix}/protocol", _indented(json.dumps(report.protocol, indent=2)), report.step)
+    writer.flush()
+
+
+def _send_to_mlflow(logger: Any, report: "Report", scalars: Scalars, prefix: str) -> None:
+    _send_scalars(logger, report, scalars, prefix)
+    client, run = logger.experiment, logger.run_id
+    for name, pixels in report.pictures.items():
+        client.log_image(run, pixels, key=f"{prefix}/{name}", step=report.step)
+    for name, table in report.tables.items():
+        client.log_text(run, capped(table).without_pictures().to_csv(), f"{prefix}/{name}/step={report.step}.csv")
+    client.log_dict(run, report.protocol, f"{prefix}/protocol.json")
+
+
+_SENDERS: dict[str, Callable[[Any, "Report", Scalars, str], None]] = {
+    "WandbLogger": _send_to_wandb,
+    "TensorBoardLogger": _send_to_tensorboard,
+    "MLFlowLogger": _send_to_mlflow,
+}
+
+
+def capped(table: Table) -> Table:
+    """The first rows of a table, as many as are sent to a logger."""
+    pictures = max((sum(isinstance(cell, np.ndarray) for cell in row) for row in table.rows), default=0)
+    most = min(MOST_ROWS, MOST_PICTURES // pictures) if pictures else MOST_ROWS
+    return Table(table.columns, table.rows[:most])
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.columns, ("---",) * len(table.columns), *table.rows[:_TEXT_ROWS]]
+    text = "\n".join("| " + " | ".join(map(_word, line)) + " |" for line in lines)
+    more = len(table.rows) - _TEXT_ROWS
+    return text + (f"\n\nand {more} more rows, which are in the CSV file." if more > 0 else "")
+
+
+def _word(cell: Any) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _indented(text: str) -> str:
+    """A block of code in Markdown."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 Advance = Callable[[int], None]
 
@@ -32,12 +32,20 @@ class Bars:
         prefix: Before the name of each stage.
         file: Where to draw; default: standard error.
         position: The line, where other bars stand above.
+        bar_format: As tqdm has it.
     """
 
-    def __init__(self, prefix: str = "", file: TextIO | None = None, position: int | None = None) -> None:
+    def __init__(
+        self,
+        prefix: str = "",
+        file: TextIO | None = None,
+        position: int | None = None,
+        bar_format: str | None = None,
+    ) -> None:
         self.prefix = prefix
         self.file = file
         self.position = position
+        self.bar_format = bar_format
 
     @contextmanager
     def stage(self, name: str, total: int | None) -> Iterator[Advance]:
@@ -45,8 +53,8 @@ class Bars:
         from tqdm import tqdm
 
         title = f"{self.prefix}: {name}" if self.prefix else name
-        file = self.file or sys.stderr
-        with tqdm(desc=title, total=total, file=file, position=self.position, leave=False, dynamic_ncols=True) as bar:
+        style: dict[str, Any] = {"bar_format": self.bar_format, "position": self.position, "dynamic_ncols": True}
+        with tqdm(desc=title, total=total, file=self.file or sys.stderr, leave=False, **style) as bar:
             yield lambda count: bar.update(count) and None
 
 

@@ -1,6 +1,7 @@
 """Tables: rows of plain values and pictures, as loggers, files and pages show them."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,16 @@ class Table:
         columns = tuple(self.columns[place] for place in kept)
         return Table(columns, [tuple(row[place] for place in kept) for row in self.rows])
 
-    def write_csv(self, path: Path) -> None:
-        """Write the columns that hold no pictures; undefined cells stay empty."""
+    def to_csv(self) -> str:
+        """The columns that hold no pictures; undefined cells stay empty."""
         plain = self.without_pictures()
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(plain.columns)
+        writer.writerows(plain.rows)
+        return text.getvalue()
+
+    def write_csv(self, path: Path) -> None:
+        """Write ``to_csv`` to a file."""
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(plain.columns)
-            writer.writerows(plain.rows)
+            file.write(self.to_csv())

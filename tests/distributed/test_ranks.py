@@ -79,6 +79,12 @@ def test_training_on_two_processes_is_bit_identical_with_the_callback(run):
         assert a["critic"] == b["critic"]
 
 
+def test_a_slow_logger_holds_nobody_but_its_own_process_up(run):
+    first, second = run(2, "--epochs", "1", "--slow-logger")
+    assert first["publishing"][0] >= 3
+    assert second["publishing"][0] < 1
+
+
 @pytest.mark.parametrize(
     ("rank", "stage", "kind", "message"),
     [

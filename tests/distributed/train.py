@@ -3,6 +3,7 @@
 import argparse
 import json
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fail-stage", choices=["reading", "sampling", "extraction", "paths", "scoring"])
     parser.add_argument("--on-error", default="raise")
     parser.add_argument("--unwatched", action="store_true")
+    parser.add_argument("--slow-logger", action="store_true")
     parser.add_argument("--memorization", action="store_true")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -112,6 +114,32 @@ def distance_that_fails(fails: Callable[[str], bool]) -> Callable[[torch.Tensor,
         return (one - other).square().mean(dim=(1, 2, 3))
 
     return distance
+
+
+class SlowLogger(pl.loggers.CSVLogger):
+    """Takes its time over what the monitor writes."""
+
+    def save(self):
+        time.sleep(3 if self.slow else 0)
+        super().save()
+
+    slow = False
+
+
+def time_publishing(quality: QualityMonitor) -> list[float]:
+    """How many seconds this process spends on each report once it is made."""
+    seconds: list[float] = []
+    publish = quality._publish
+
+    def timed(*args, **kwargs):
+        started = time.perf_counter()
+        SlowLogger.slow = True
+        publish(*args, **kwargs)
+        SlowLogger.slow = False
+        seconds.append(time.perf_counter() - started)
+
+    quality._publish = timed
+    return seconds
 
 
 def memorization(images: torch.Tensor) -> dict:
@@ -173,13 +201,14 @@ def main() -> None:
         accelerator="cpu",
         devices=args.devices,
         strategy="ddp" if args.devices > 1 else "auto",
-        logger=pl.loggers.CSVLogger(args.output),
+        logger=(SlowLogger if args.slow_logger else pl.loggers.CSVLogger)(args.output),
         callbacks=[] if args.unwatched else [quality, keep, stop],
         enable_checkpointing=not args.unwatched,
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
     )
+    seconds = time_publishing(quality) if args.slow_logger else []
     found = {"error": None}
     try:
         trainer.fit(module, DataLoader(TensorDataset(images), batch_size=8, shuffle=True))
@@ -188,6 +217,7 @@ def main() -> None:
     found["scalars"] = [report.scalars for report in quality.reports]
     found["fingerprints"] = [report.protocol["reference"]["fingerprint"] for report in quality.reports]
     found["pairs"] = [report.tables["pairs_mine"].rows for report in quality.reports if report.tables]
+    found["publishing"] = seconds
     found["collectives"] = collectives
     found["shift"] = module.shift[0].item()
     found["epochs"] = trainer.current_epoch

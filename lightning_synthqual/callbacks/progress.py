@@ -1,0 +1,63 @@
+"""Bars for the stages of an evaluation, in the style of the trainer's own."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_synthqual.reporting.progress import Advance, Bars, Progress, Silent
+
+_BELOW = 2  # lines that the trainer's own bars take
+
+
+def progress_of(trainer: Trainer, prefix: str) -> Progress:
+    """Bars like those of the trainer; silence where it shows none.
+
+    Args:
+        trainer: The trainer.
+        prefix: Before the names of the stages.
+    """
+    bar: Any = trainer.progress_bar_callback
+    if bar is None or bar.is_disabled:
+        return Silent()
+    # By name, so that both lightning.pytorch's and pytorch_lightning's classes are known.
+    kinds = {kind.__name__ for kind in type(bar).__mro__}
+    if "RichProgressBar" in kinds:
+        return RichBars(bar, prefix)
+    if "TQDMProgressBar" in kinds:
+        position = 2 * bar.process_position + _BELOW
+        return Bars(prefix, file=sys.stdout, position=position, bar_format=bar.BAR_FORMAT)
+    return Silent()
+
+
+class RichBars:
+    """Bars among those of a ``RichProgressBar``, or of their own where that one is not up.
+
+    Args:
+        bar: The trainer's ``RichProgressBar``.
+        prefix: Before the names of the stages.
+    """
+
+    def __init__(self, bar: Any, prefix: str) -> None:
+        self.bar = bar
+        self.prefix = prefix
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+        """A stage as a bar, gone when it is done."""
+        from rich.progress import Progress as Display
+
+        with ExitStack() as stack:
+            display = self.bar.progress
+            if display is None or not display.live.is_started:
+                display = stack.enter_context(Display(transient=True))
+            style = getattr(self.bar.theme, "description", "")
+            title = f"{self.prefix}: {name}"
+            # Lightning's columns print an unknown total where it is infinite.
+            task = display.add_task(
+                f"[{style}]{title}" if style else title, total=float("inf") if total is None else total
+            )
+            stack.callback(display.remove_task, task)
+            yield lambda count: display.update(task, advance=count)
