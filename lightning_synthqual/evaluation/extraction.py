@@ -61,8 +61,9 @@ class _Share:
 
     extractors: Mapping[str, Extractor]
     device: torch.device
+    expected: int
     positions: list[int] = field(default_factory=list)
-    rows: dict[tuple[str, str], list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    rows: dict[tuple[str, str], "_Rows"] = field(default_factory=dict)
     digests: list[Tensor] = field(default_factory=list)
     shown: dict[int, Tensor] = field(default_factory=dict)
     sizes: set[tuple[int, int]] = field(default_factory=set)
@@ -102,13 +103,48 @@ class _Share:
                 self.digests.append(stack.digests)
         for name, extractor in self.extractors.items():
             for output, rows in extractor(images).items():
-                self.rows[name, output].append(rows)
+                self.rows.setdefault((name, output), _Rows(self.expected)).add(rows)
 
     def show(self, block: Block, count: int) -> None:
         """Keep those of the first ``count`` images that are in the block."""
         for position, image in zip(block.positions, block.images, strict=True):
             if position < count:
                 self.shown[position] = image.cpu()
+
+
+class _Rows:
+    """Rows that come bit by bit, written into one block of memory.
+
+    Small tensors that are kept while large ones come and go would fragment it.
+
+    Args:
+        expected: How many rows there will be; 0 if that is not known.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
+        self._block = torch.empty(0)
+        self._filled = 0
+
+    def add(self, rows: Tensor) -> None:
+        """Take rows (n, D) in."""
+        end = self._filled + len(rows)
+        if end > len(self._block):
+            capacity = 2 * end if self._filled else max(self._expected, end)
+            block = rows.new_empty((capacity, *rows.shape[1:]))
+            if self._filled:
+                block[: self._filled] = self._block[: self._filled]
+            self._block = block
+        self._block[self._filled : end] = rows
+        self._filled = end
+
+    def all(self) -> Tensor:
+        """The rows (N, D)."""
+        return self._block[: self._filled]
+
+
+def _joined(parts: list[Tensor]) -> Tensor | None:
+    return torch.cat(parts) if parts else None
 
 
 def extract(
@@ -143,7 +179,8 @@ def extract(
     Returns:
         The features of all processes.
     """
-    share, seconds = _Share(extractors, device), {stage: 0.0, "extraction": 0.0}
+    expected = 0 if total is None else -(-total // ranks.world_size)
+    share, seconds = _Share(extractors, device, expected), {stage: 0.0, "extraction": 0.0}
     showing = (progress or Silent()).stage(stage, total)
     with ranks.together(stage), showing as advance:
         started = time.perf_counter()
@@ -172,16 +209,16 @@ def extract(
     sizes = sorted({tuple(size) for fact in everyone for size in fact["sizes"]})
     seen = sum((PixelRange(**fact["seen"]) for fact in everyone if fact["seen"]), PixelRange())
 
-    def gathered(rows: list[Tensor], positions: list[int], total: int, where: torch.device) -> Tensor:
-        return ranks.gather_rows(torch.cat(rows) if rows else None, positions, total, where)
-
     features: dict[str, dict[str, Tensor]] = {name: {} for name in extractors}
     for name, output in dict.fromkeys(tuple(output) for fact in everyone for output in fact["outputs"]):
-        features[name][output] = gathered(share.rows.pop((name, output), []), share.positions, count, device)
+        own = share.rows.pop((name, output), None)
+        features[name][output] = ranks.gather_rows(own.all() if own else None, share.positions, count, device)
     cpu = torch.device("cpu")
-    digests = gathered(share.digests, share.positions, count, cpu) if digest and count else None
+    digests = None
+    if digest and count:
+        digests = ranks.gather_rows(_joined(share.digests), share.positions, count, cpu)
     shown = None
     if show and count and len(sizes) == 1:
         pictures = [image[None] for image in share.shown.values()]
-        shown = gathered(pictures, list(share.shown), min(show, count), cpu)
+        shown = ranks.gather_rows(_joined(pictures), list(share.shown), min(show, count), cpu)
     return Extracted(count, features, shown, [list(size) for size in sizes], seen, digests, seconds)

@@ -124,7 +124,8 @@ def test_mlflow_gets_pictures_and_files(fit, tmp_path, monkeypatch, caplog):
     assert protocol == json.loads(json.dumps(reports[-1].protocol))
 
 
-def test_everything_is_on_disk_whatever_the_logger(fit, tmp_path, caplog):
+def test_everything_is_on_disk_whatever_the_logger(fit, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("lightning_synthqual.reporting.loggers._said", set())
     with caplog.at_level(logging.INFO, logger="lightning_synthqual"):
         reports = fit(CSVLogger(tmp_path, name="run", version=0))
     folder = tmp_path / "run" / "version_0"
