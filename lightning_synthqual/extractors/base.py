@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 EXTRACTION_BATCH = 64  # pictures a forward pass takes at most, whatever the sampler's batches are
+CPU_BATCH = 16  # on a CPU, whose caches more do not fit into
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -75,11 +76,12 @@ class Frozen:
     def __init__(self, network: nn.Module, identity: Identity) -> None:
         self.network = network.eval().requires_grad_(False)
         self.identity = identity
-        self._batch_size = EXTRACTION_BATCH
+        self._batch_size = CPU_BATCH
 
     def to(self: "_Frozen", device: torch.device | str) -> "_Frozen":
         """Move the network."""
         self.network.to(device)
+        self._batch_size = CPU_BATCH if torch.device(device).type == "cpu" else EXTRACTION_BATCH
         return self
 
     def with_precision(self: "_Frozen", precision: str) -> "_Frozen":

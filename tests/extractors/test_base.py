@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_synthqual.extractors import Extractor, Identity
-from lightning_synthqual.extractors.base import EXTRACTION_BATCH
 
 Pictures = Callable[..., Tensor]
 IDENTITY = Identity("mine", weights="none", preprocessing="nothing")
@@ -238,5 +237,9 @@ def test_without_memory_for_one_image_the_error_stays(pictures: Pictures) -> Non
 
 def test_a_pass_takes_no_more_than_a_fixed_number_of_images(pictures: Pictures) -> None:
     network = RunsOutOfMemory(room=1000)
-    assert len(Extractor(network, IDENTITY)(pictures(150, 2, 2))["features"]) == 150
-    assert network.asked == [EXTRACTION_BATCH, EXTRACTION_BATCH, 150 - 2 * EXTRACTION_BATCH]
+    extractor = Extractor(network, IDENTITY)
+    for device, most in (("cpu", 16), ("meta", 64)):
+        network.asked.clear()
+        extractor.to(device)
+        assert len(extractor(pictures(150, 2, 2))["features"]) == 150
+        assert network.asked == [most] * (150 // most) + [150 % most]
