@@ -44,18 +44,45 @@ def authenticity(train: Tensor, fake: Tensor, *, memory: int = MEMORY) -> Tensor
     """
     train, fake = check_pair(train, fake, ("train", "fake"))
     nearest = search(fake, train, 1, memory=memory)
-    within_train = search(train, train, 1, own=True, memory=memory).distances[:, 0]
-    return authentic(nearest, within_train).mean()
+    return WithinTraining(train, memory=memory).authentic(nearest).mean()
 
 
-def authentic(nearest: Neighbors, within_train: Tensor) -> Tensor:
-    """Which rows are authentic: 1 or 0, float64 (M,).
+class WithinTraining:
+    """How far training rows lie from each other, found for those rows only that somebody asks for, and remembered.
 
     Args:
-        nearest: Their nearest training rows.
-        within_train: Distance (N,) of each training row to its nearest other one.
+        train: Features (N, D).
+        unit: Whether rows are divided by their lengths.
+        share: This process's share of searching.
+        memory: Bytes that the tiles may take.
     """
-    return (nearest.distances[:, 0] > within_train[nearest.indices[:, 0]]).double()
+
+    def __init__(self, train: Tensor, *, unit: bool = False, share: Share | None = None, memory: int = MEMORY) -> None:
+        self._train = train
+        self._unit = unit
+        self._share = share
+        self._memory = memory
+        self._known = torch.full((len(train),), torch.nan, dtype=torch.float64, device=train.device)
+
+    def authentic(self, nearest: Neighbors) -> Tensor:
+        """Which rows are farther from their nearest training row than that one is from its own: 1 or 0, float64 (M,).
+
+        Args:
+            nearest: The rows' nearest training rows, with squared distances.
+        """
+        return (nearest.distances[:, 0] > self._at(nearest.indices[:, 0])).double()
+
+    def _at(self, indices: Tensor) -> Tensor:
+        """Squared distance of training rows to their nearest others."""
+        places = indices.unique()
+        missing = places[self._known[places].isnan()]
+        if len(missing):
+            # The first of two is the row itself, at no distance, or an equal one.
+            found = search(
+                self._train[missing], self._train, 2, unit=self._unit, share=self._share, memory=self._memory
+            )
+            self._known[missing] = found.distances[:, 1]
+        return self._known[indices]
 
 
 def data_copying_test(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics.copying import CellDistances, Partition, authentic, copying_statistic
+from lightning_synthqual.metrics.copying import CellDistances, Partition, WithinTraining, copying_statistic
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.neighbors import Metric, Neighbors, search
 from lightning_synthqual.metrics.share import MEMORY, Share
@@ -142,7 +142,7 @@ class RealNeighbors:
         self.share, self.memory = share, memory
         count = min(len(train), len(held_out))
         self.equal = _Equal(_choose(train, count, seed), _choose(held_out, count, seed))
-        self.within_train = self._search(train, train, own=True).distances[:, 0]
+        self.within = WithinTraining(train, unit=self.unit, share=share, memory=memory)
         self.nearest = self._search(held_out, train, k=2)
         alike = len(held_out) == len(train)
         null = self.nearest if alike else self._search(self.equal.held_out, self.equal.train)
@@ -155,7 +155,7 @@ class RealNeighbors:
         in_train = self._search(fake, self.train, k=2)
         in_held_out = self._search(fake, self.held_out)
         copies = self._copies(in_train)
-        original = authentic(in_train, self.within_train)
+        original = self.within.authentic(in_train)
         near = in_train if len(self.equal.train) == len(self.train) else self._search(fake, self.equal.train)
         far = in_held_out if len(self.equal.held_out) == len(self.held_out) else self._search(fake, self.equal.held_out)
         to_train, to_held_out = near.distances[:, 0], far.distances[:, 0]
@@ -171,7 +171,7 @@ class RealNeighbors:
             "copy_fraction": (copies, in_train.indices[:, 0]),
             "copy_fraction_held_out": (self._copies(self.nearest), self.nearest.indices[:, 0]),
             "authenticity": (original, in_train.indices[:, 0]),
-            "authenticity_held_out": (authentic(self.nearest, self.within_train), self.nearest.indices[:, 0]),
+            "authenticity_held_out": (self.within.authentic(self.nearest), self.nearest.indices[:, 0]),
         }
         quantiles = {
             name + suffix: values.quantile(q)
@@ -202,8 +202,8 @@ class RealNeighbors:
         except ValueError:  # too few rows for this one figure, not for the others
             return fake.new_full((), torch.nan, dtype=torch.float64)
 
-    def _search(self, queries: Tensor, references: Tensor, k: int = 1, own: bool = False) -> Neighbors:
-        return search(queries, references, k, own=own, unit=self.unit, share=self.share, memory=self.memory)
+    def _search(self, queries: Tensor, references: Tensor, k: int = 1) -> Neighbors:
+        return search(queries, references, k, unit=self.unit, share=self.share, memory=self.memory)
 
     def _distance(self, squared: Tensor) -> Tensor:
         return squared / 2 if self.unit else squared.sqrt()

@@ -7,8 +7,8 @@ from scipy.stats import mannwhitneyu
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from lightning_synthqual.metrics import authenticity, data_copying_test
-from lightning_synthqual.metrics.copying import Partition, copying_statistic
+from lightning_synthqual.metrics import authenticity, copying, data_copying_test
+from lightning_synthqual.metrics.copying import Partition, WithinTraining, copying_statistic
 
 Golden = Callable[[str], tuple[Tensor, ...]]
 Cloud = Callable[..., Tensor]
@@ -140,3 +140,28 @@ def test_authenticity_names_the_role(cloud: Cloud, role: str) -> None:
     arguments[role] = arguments[role][:1]
     with pytest.raises(ValueError, match=f"`{role}` has 1 feature rows"):
         authenticity(**arguments)
+
+
+def test_distances_within_training_are_sought_for_neighbours_only_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    found = copying.search
+
+    def counting(queries: Tensor, *args: Any, **named: Any) -> Any:
+        asked.append(len(queries))
+        return found(queries, *args, **named)
+
+    draw = torch.Generator().manual_seed(0)
+    train, fake = torch.randn(500, 6, generator=draw), torch.randn(20, 6, generator=draw)
+    train[7] = train[9]  # at no distance from each other
+    fake[0] = train[7]
+    within = WithinTraining(train)
+    nearest = found(fake, train, 1)
+    monkeypatch.setattr(copying, "search", counting)
+    first = within.authentic(nearest)
+    assert asked == [len(nearest.indices.unique())]
+    assert torch.equal(within.authentic(nearest), first)
+    assert len(asked) == 1
+    distances = torch.cdist(train.double(), train.double()).fill_diagonal_(torch.inf).min(dim=1).values
+    expected = nearest.distances[:, 0].sqrt() > distances[nearest.indices[:, 0]] + 1e-6
+    expected[0] = False
+    assert first.bool().tolist() == expected.tolist()
