@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+collect_ignore = ["benchmarks"]  # scripts, which need no collecting
+
 
 def _pictures(count: int, *size: int, seed: int = 0) -> Tensor:
     draw = torch.Generator().manual_seed(seed)

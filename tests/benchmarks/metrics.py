@@ -36,6 +36,7 @@ from lightning_synthqual.metrics.neighbors import squared_radii
 from lightning_synthqual.metrics.share import MEMORY
 
 PAGE, MIB, TURNS = 4096, 2**20, 3
+_DENSE = 20_000  # rows whose matrices of distances fit into memory
 
 
 def features(seed: int, rows: int, columns: int) -> Tensor:
@@ -88,6 +89,17 @@ def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any] | None
     print(line, flush=True)
 
 
+def dense_cmmd(real: Tensor, fake: Tensor) -> Tensor:
+    """The published formula on whole matrices, in float64."""
+
+    def mean(x: Tensor, y: Tensor) -> Tensor:
+        squared = (x * x).sum(dim=1)[:, None] + (y * y).sum(dim=1) - 2 * x @ y.T
+        return torch.exp(squared / -200).mean()
+
+    real, fake = real.double(), fake.double()
+    return 1000 * (mean(real, real) + mean(fake, fake) - 2 * mean(real, fake))
+
+
 def _best(turns: list[tuple[float, float]]) -> tuple[float, float]:
     """The least time, and the most memory: what a turn leaves behind the next one does not ask for."""
     return min(seconds for seconds, _ in turns), max(memory for _, memory in turns)
@@ -116,12 +128,12 @@ def against_peers(real: Tensor, fake: Tensor) -> None:
         "torchmetrics, from moments",
     )
     compare("Fréchet with standard error", lambda: distance_with_error(gaussian, real, fake), None)
-    sums = within_sums(real, Kernel())
+    sums, size = within_sums(real, Kernel()), min(1000, len(fake))
     compare(
         "KID, exact, with standard error",
         lambda: exact_distance(real, fake, Kernel(), real_sums=sums),
-        lambda: kid_features_to_metric(fake, real, kid_subsets=100, kid_subset_size=1000, rng_seed=0, verbose=False),
-        "torch-fidelity, 100 x 1000",
+        lambda: kid_features_to_metric(fake, real, kid_subsets=100, kid_subset_size=size, rng_seed=0, verbose=False),
+        f"torch-fidelity, 100 x {size}",
     )
     radii = squared_radii(real, 3)
     compare(
@@ -129,6 +141,20 @@ def against_peers(real: Tensor, fake: Tensor) -> None:
         lambda: insiders(real, radii, fake, squared_radii(fake, 3)),
         lambda: calculate_precision_recall_full(fake, real),
         "torch-fidelity",
+    )
+    brute = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(real.numpy())
+    compare(
+        "two nearest neighbours",
+        lambda: nearest_neighbors(fake, real, k=2),
+        lambda: brute.kneighbors(fake.numpy()),
+        "scikit-learn, float32",
+    )
+    unit_real, unit_fake = (torch.nn.functional.normalize(rows) for rows in (real, fake))
+    compare(
+        "CMMD",
+        lambda: cmmd(unit_real, unit_fake),
+        (lambda: dense_cmmd(unit_real, unit_fake)) if len(real) <= _DENSE else None,
+        "whole matrices",
     )
 
 
