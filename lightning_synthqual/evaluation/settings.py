@@ -9,7 +9,7 @@ from lightning_synthqual.evaluation.pairs import check_metrics
 from lightning_synthqual.evaluation.path_length import check_options
 from lightning_synthqual.extractors.registry import CATALOGUE, open_clip_names
 from lightning_synthqual.images.reference import ImageSet
-from lightning_synthqual.metrics.names import Metric, Walk, complete_options, resolve
+from lightning_synthqual.metrics.names import Family, Metric, Study, Walk, complete_options, resolve
 
 Range = tuple[float, float]
 
@@ -77,6 +77,21 @@ class Settings:
         return [metric for metric in self.resolved if isinstance(metric.entry.family, Walk)]
 
     @property
+    def studies(self) -> list[Metric]:
+        """The metrics that look at pictures beside features."""
+        return [metric for metric in self.resolved if isinstance(metric.entry.family, Study)]
+
+    @property
+    def groups(self) -> list[tuple[Family, str, list[Metric]]]:
+        """Metrics that are computed together, by family and extractor, in the order in which they were asked for."""
+        groups: dict[tuple[str, str], tuple[Family, str, list[Metric]]] = {}
+        for metric in self.resolved:
+            family = metric.entry.family
+            if isinstance(family, Family) and metric.extractor is not None:
+                groups.setdefault((family.name, metric.extractor), (family, metric.extractor, []))[2].append(metric)
+        return list(groups.values())
+
+    @property
     def reads_real(self) -> bool:
         """Whether a metric looks at real images."""
         return len(self.walks) < len(self.resolved)
@@ -85,6 +100,10 @@ class Settings:
     def needs_both(self) -> bool:
         """Whether a metric needs training images and held-out ones."""
         return any(metric.entry.family.needs_both for metric in self.resolved)
+
+    def options_of(self, family: Family | Study | Walk) -> dict[str, Any]:
+        """The options of a family, the defaults included."""
+        return self.all_options[family.name]
 
     def check_held_out(self, held_out: Any) -> None:
         """Raise if there are no held-out images where a metric needs them.

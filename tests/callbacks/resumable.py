@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping
-from lightning_synthqual.evaluation import evaluator
+from lightning_synthqual.evaluation.evaluator import Evaluator
+from lightning_synthqual.evaluation.scoring import Scoring
 from lightning_synthqual.reporting import files, loggers
 
 STAGES = ("sampling", "extraction", "scoring", "half a row", "reported")
@@ -66,7 +67,7 @@ class Listener(pl.Callback):
 
 
 def install_killers() -> None:
-    evaluate, score, append = evaluator.Evaluator.evaluate, evaluator.Evaluator._score, files.append_report
+    evaluate, score, append = Evaluator.evaluate, Scoring.score, files.append_report
 
     def counting(self, *args, **kwargs):
         Killer.evaluations += 1
@@ -83,7 +84,7 @@ def install_killers() -> None:
         Killer.at("half a row")
         append(directory, report)
 
-    evaluator.Evaluator.evaluate, evaluator.Evaluator._score, loggers.append_report = counting, killing, half
+    Evaluator.evaluate, Scoring.score, loggers.append_report = counting, killing, half
 
 
 def run(directory: Path, checkpoint: str | None = None) -> pl.Trainer:

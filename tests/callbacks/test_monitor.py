@@ -369,7 +369,7 @@ def test_held_out_images_give_floors_and_gaps(tiny_gan, monitor, trainer, loader
 
 def test_published_protocols_show_their_counts_before_the_training(tiny_gan, monitor, trainer, loader, monkeypatch):
     network = Extractor(torch.nn.Flatten(), Identity("inception", "custom", "none"))
-    monkeypatch.setattr("lightning_synthqual.evaluation.evaluator.load_configured", lambda *_: network)
+    monkeypatch.setattr("lightning_synthqual.evaluation.networks.load_configured", lambda *_: network)
     with pytest.raises(ValueError, match=r"fid50k_full is a published protocol.*Set `num_samples=50000`"):
         trainer(monitor(metrics=("fid50k_full",))).fit(tiny_gan(), loader)
     trainer(monitor(metrics=("fid50k_full",)), fast_dev_run=True).fit(tiny_gan(), loader)

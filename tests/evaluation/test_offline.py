@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import evaluate
-from lightning_synthqual.evaluation import evaluator as evaluator_module
+from lightning_synthqual.evaluation import networks as networks_module
 from lightning_synthqual.evaluation.evaluator import Evaluator
 from lightning_synthqual.evaluation.settings import Settings
 from lightning_synthqual.extractors.base import Extractor, Identity
@@ -117,7 +117,7 @@ def inception(monkeypatch):
 
     def put(network, embedding):
         extractor = Extractor(network, Identity("inception", "custom", "none"), embedding=embedding)
-        monkeypatch.setattr(evaluator_module, "load_configured", lambda *_: extractor)
+        monkeypatch.setattr(networks_module, "load_configured", lambda *_: extractor)
 
     return put
 
@@ -277,7 +277,7 @@ def test_too_few_images(pictures, tmp_path):
 def test_features_of_unlike_identity_are_never_compared(pictures, tmp_path):
     evaluator = Evaluator(Settings(metrics=["fd_pixels"], cache_dir=str(tmp_path)))
     evaluator.prepare(ImageSet(TensorDataset(pictures[0]), "real"))
-    extractor = evaluator.extractors["pixels"]
+    extractor = evaluator.networks.extractors["pixels"]
     extractor.identity = replace(extractor.identity, preprocessing="another")
     with pytest.raises(ValueError, match="cannot be compared"):
         evaluator.evaluate_images(ImageSet(TensorDataset(pictures[1]), "fake"))
