@@ -28,6 +28,11 @@ class Identity:
         precision: Floating point format of the forward pass.
         origin: Whose weights they are: ``"published"``, ``"custom"``, ``"unverified"`` (they bear the published name,
             but no hash is published to hold them against) or ``"none"``. It takes no part in comparisons.
+
+    Example:
+        >>> one = Identity("mine", weights="none", preprocessing="none")
+        >>> one == Identity("mine", weights="none", preprocessing="none", precision="bfloat16")
+        False
     """
 
     name: str
@@ -129,6 +134,14 @@ class Extractor(Frozen):
         network: Module from uint8 (N, 3, H, W) to a tensor (N, D), or to a dict of such.
         identity: What the network is.
         embedding: Which output the distribution metrics compare.
+
+    Example:
+        >>> from lightning_synthqual.extractors import load
+        >>> pixels = load("pixels")
+        >>> pixels.identity.preprocessing
+        'box 32x32, [-1, 1]'
+        >>> pixels(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))["features"].shape
+        torch.Size([2, 3072])
     """
 
     def __init__(self, network: nn.Module, identity: Identity, embedding: str = "features") -> None:

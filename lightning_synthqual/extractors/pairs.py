@@ -12,6 +12,16 @@ class PairNetwork(Frozen):
     Args:
         network: Module from two tensors (N, 3, H, W), both uint8 or both floats in [0, 255], to distances (N,).
         identity: What the network is.
+
+    Example:
+        >>> from lightning_synthqual.extractors import Identity
+        >>> class Difference(torch.nn.Module):
+        ...     def forward(self, first, second):
+        ...         return (first.float() - second.float()).abs().mean(dim=(1, 2, 3))
+        >>> pair = PairNetwork(Difference(), Identity("difference", weights="none", preprocessing="none"))
+        >>> dark, light = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 255.0)
+        >>> pair(dark, light)
+        tensor([255.])
     """
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:

@@ -97,9 +97,18 @@ def load_pair(
         device: Where to put the network.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast; it is part of the identity.
 
+    Returns:
+        The network. LPIPS (Zhang et al. 2018, arXiv:1801.03924) agrees with the package lpips, DreamSim (Fu et al.
+        2023, arXiv:2306.09344) with the package dreamsim.
+
     Raises:
         ValueError: For an unknown name or precision, or weights that do not fit.
         FileNotFoundError: If the weights are missing and cannot be downloaded.
+
+    Example:
+        >>> load_pair("lpips")
+        Traceback (most recent call last):
+        ValueError: Unknown pair network 'lpips'; did you mean 'lpips_vgg'? ...
     """
     pair: PairNetwork = _module(_look_up(name, PAIRS, "pair network")).build_pair(name, weights, weights_dir)
     return pair.with_precision(precision).to(device)

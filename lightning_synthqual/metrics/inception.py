@@ -11,7 +11,18 @@ from lightning_synthqual.metrics.features import check_features
 
 
 class InceptionScore(NamedTuple):
-    """Mean and population standard deviation over the splits, float64 scalars."""
+    """An Inception score, float64 scalars; see the function ``inception_score``.
+
+    Attributes:
+        mean: Over the splits; from 1 to the number of classes.
+        std: Population standard deviation over the splits.
+
+    Example:
+        >>> import torch
+        >>> score = inception_score(torch.zeros(20, 10))
+        >>> score.mean.item(), score.std.item()
+        (1.0, 0.0)
+    """
 
     mean: Tensor
     std: Tensor

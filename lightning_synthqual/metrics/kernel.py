@@ -19,6 +19,16 @@ class KernelDistance(NamedTuple):
 
     ``std`` is the standard error of ``value`` for the full-sample statistic, and the spread over the subsets for the
     subset estimator (what implementations of KID print).
+
+    Attributes:
+        value: The squared maximum mean discrepancy; unbiased ones may be below 0.
+        std: As above, at least 0.
+
+    Example:
+        >>> import torch
+        >>> distance = kernel_distance(torch.zeros(10, 2), torch.ones(10, 2))
+        >>> distance.value.item(), distance.std.item()
+        (7.0, 0.0)
     """
 
     value: Tensor

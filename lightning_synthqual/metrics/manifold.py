@@ -11,14 +11,36 @@ from lightning_synthqual.metrics.share import MEMORY, Share
 
 
 class PrecisionRecall(NamedTuple):
-    """Improved precision and recall, float64 scalars in [0, 1]."""
+    """Improved precision and recall, float64 scalars in [0, 1]; see the function ``precision_recall``.
+
+    Attributes:
+        precision: Share of generated rows within the manifold of the real ones.
+        recall: Share of real rows within the manifold of the generated ones.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.randn(50, 4)
+        >>> [value.item() for value in precision_recall(rows, rows)]
+        [1.0, 1.0]
+    """
 
     precision: Tensor
     recall: Tensor
 
 
 class DensityCoverage(NamedTuple):
-    """Density, a float64 scalar of at least 0 (1 for equal distributions), and coverage, one in [0, 1]."""
+    """Density and coverage, float64 scalars; see the function ``density_coverage``.
+
+    Attributes:
+        density: How densely real the places of generated rows are: at least 0, 1 for equal distributions, unbounded.
+        coverage: Share of real rows with a generated one nearby, in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> rows = torch.randn(50, 4)
+        >>> density_coverage(rows, rows).coverage.item()
+        1.0
+    """
 
     density: Tensor
     coverage: Tensor

@@ -24,6 +24,13 @@ class Memorization(NamedTuple):
     nearest training, held-out row; ``null_distance``: that of held-out to training rows; each with its quantiles at
     1 % (``_q01``) and 5 % (``_q05``). ``train_held_out_ratio``: of the first two medians. ``authenticity``: see the
     function of that name, beside its value for held-out rows. ``copying_test``: C_T, see ``data_copying_test``.
+
+    Example:
+        >>> import torch
+        >>> train, held_out = torch.randn(2, 200, 8, generator=torch.Generator().manual_seed(0))
+        >>> found = memorization(train, held_out, train[:50])
+        >>> found.closer_to_train.item(), found.copy_fraction.item(), found.train_distance.item()
+        (1.0, 1.0, 0.0)
     """
 
     closer_to_train: Tensor

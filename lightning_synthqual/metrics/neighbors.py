@@ -23,7 +23,17 @@ _Reader = Callable[[Tensor | slice], Tensor]
 
 
 class Neighbors(NamedTuple):
-    """The nearest references of each query, nearest first: ``distances`` (N, k) float64, ``indices`` (N, k) int64."""
+    """The nearest references of each query, nearest first; see the function ``nearest_neighbors``.
+
+    Attributes:
+        distances: (N, k) float64.
+        indices: (N, k) int64, into the references.
+
+    Example:
+        >>> import torch
+        >>> nearest_neighbors(torch.tensor([[3.0]]), torch.tensor([[0.0], [4.0]]))
+        Neighbors(distances=tensor([[1.]], dtype=torch.float64), indices=tensor([[1]]))
+    """
 
     distances: Tensor
     indices: Tensor

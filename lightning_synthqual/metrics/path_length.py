@@ -119,8 +119,19 @@ def filter_percentiles(distances: Tensor) -> Tensor:
     The percentiles are distances that occur, the next lower and the next higher one, as in StyleGAN (torchmetrics takes
     the next lower one at both ends).
 
+    Args:
+        distances: (N,), N >= 1, any floating dtype, any device.
+
+    Returns:
+        (M,), M <= N, in their order.
+
     Raises:
         ValueError: If there are none, or one is NaN or infinite.
+
+    Example:
+        >>> import torch
+        >>> len(filter_percentiles(torch.arange(1000.0)))
+        982
     """
     if distances.ndim != 1 or len(distances) == 0:
         raise ValueError(f"`distances` must be of shape (N,) with N >= 1, but have shape {tuple(distances.shape)}.")
