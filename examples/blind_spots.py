@@ -1,11 +1,11 @@
 """Shows what each metric sees and what it is blind to, on real pictures with known faults.
 
 Patches of four photographs (the Moon, bricks, grass, gravel) are the real data, cut from regions that do not overlap:
-one to train on, one held out, and one that stands for the generated pictures. These are blurred, made noisy, compressed,
-tinted; lack two of the four photographs; repeat themselves; or are copies of training pictures. A cell shows the value
-of a metric and, if it is more than three standard errors of both away from that of unharmed pictures, whether the
-metric says worse (``-``) or better (``+``). An empty mark means that the metric does not notice. About a minute without
-weights; with ``--extractors inception,clip`` and their weights at hand the published networks are shown as well.
+one to train on, one held out, and one that stands for the generated pictures. These are blurred, made noisy, compressed
+or tinted; lack two of the four photographs; repeat themselves; or are in part copies of training pictures. A cell shows
+the value of a metric and, if it is more than three standard errors of the difference away from that of unharmed
+pictures, whether the metric says worse (``-``) or better (``+``). No mark means that the metric does not notice. About
+a minute without weights; with ``--extractors inception,clip`` and their weights the published networks are shown too.
 """
 
 import argparse
@@ -26,10 +26,11 @@ from lightning_synthqual import Report, evaluate
 
 SIDE, STRIDE = 32, 16
 PHOTOGRAPHS = ("moon", "brick", "grass", "gravel")
-METRICS = ("fd", "kd", "precision", "recall", "density", "coverage", "memorization")
 SHOWN = {  # format, and which way is worse
     "fd": ("{:.3g}", 1),
     "kd": ("{:.2g}", 1),
+    "cmmd": ("{:.3g}", 1),
+    "isc": ("{:.3g}", -1),
     "precision": ("{:.2f}", -1),
     "recall": ("{:.2f}", -1),
     "density": ("{:.2f}", -1),
@@ -39,7 +40,21 @@ SHOWN = {  # format, and which way is worse
     "authenticity": ("{:.2f}", -1),
     "copying_test": ("{:.1f}", -1),
 }
+MEMORIZATION = ("closer_to_train", "copy_fraction", "authenticity", "copying_test")
 UNHARMED, CERTAIN = "none", 3.0
+
+
+def name_of(column: str, extractor: str) -> str:
+    """What a report calls the value; on the published networks some have names of their own."""
+    if extractor == "inception" and column not in MEMORIZATION:
+        return {"fd": "fid", "kd": "kid"}.get(column, column)
+    return column if column == "cmmd" else f"{column}_{extractor}"
+
+
+def columns(extractor: str) -> list[str]:
+    """What there is to show of an extractor."""
+    only = {"cmmd": "clip", "isc": "inception"}
+    return [column for column in SHOWN if only.get(column, extractor) == extractor]
 
 
 def patches(photograph: str, left: int, right: int, stride: int = STRIDE) -> Tensor:
@@ -73,7 +88,8 @@ def faults(train: Tensor, fresh: Tensor, seed: int = 0) -> dict[str, Tensor]:
     noise = 8 * torch.randn((len(fresh), 1, SIDE, SIDE), generator=draw)
     tint = torch.tensor([12.0, 0.0, -12.0]).view(3, 1, 1)
     some = torch.randperm(len(fresh), generator=draw)[: len(fresh) // 8]
-    copied = torch.randperm(len(train), generator=draw)[: len(fresh) // 4]
+    copies = train[torch.randperm(len(train), generator=draw)[: len(fresh) // 4]]
+    others = fresh[torch.randperm(len(fresh), generator=draw)[len(copies) :]]
     return {
         UNHARMED: fresh,
         "blur": through_pillow(fresh, lambda picture: picture.filter(ImageFilter.GaussianBlur(0.8))),
@@ -82,7 +98,7 @@ def faults(train: Tensor, fresh: Tensor, seed: int = 0) -> dict[str, Tensor]:
         "colour shift": as_bytes(fresh + tint),
         "mode dropping": torch.cat([patches(name, 384, 512, STRIDE // 2) for name in PHOTOGRAPHS[:2]])[::2],
         "duplication": fresh[some].repeat_interleave(8, 0),
-        "copying": torch.cat([train[copied], fresh[: -len(copied)]]),
+        "copying": torch.cat([copies, others]),
     }
 
 
@@ -98,12 +114,13 @@ def measure(extractor: str, extractors: dict[str, Any] | None = None, device: st
         torch.cat([patches(name, left, right) for name in PHOTOGRAPHS])
         for left, right in ((0, 256), (256, 384), (384, 512))
     )
+    metrics = [name_of(column, extractor) for column in columns(extractor) if column not in MEMORIZATION]
     return {
         fault: evaluate(
             TensorDataset(train),
             TensorDataset(fake),
             held_out=TensorDataset(held_out),
-            metrics=[f"{metric}_{extractor}" for metric in METRICS],
+            metrics=[*metrics, f"memorization_{extractor}"],
             extractors=extractors,
             device=device,
         )
@@ -111,13 +128,14 @@ def measure(extractor: str, extractors: dict[str, Any] | None = None, device: st
     }
 
 
-def verdict(metric: str, extractor: str, report: Report, unharmed: Report) -> str:
+def verdict(column: str, extractor: str, report: Report, unharmed: Report) -> str:
     """``-`` if a metric says that pictures are worse than unharmed ones, ``+`` if better, else nothing."""
-    name = f"{metric}_{extractor}"
+    name = name_of(column, extractor)
     if name not in report.scalars or name not in unharmed.scalars:
         return ""
-    variance = sum(each.scalars.get(f"{name}_std", 0.0) ** 2 for each in (report, unharmed))
-    change = SHOWN[metric][1] * (report.scalars[name] - unharmed.scalars[name])
+    error = 1.0 if column == "copying_test" else 0.0  # it is a z-score
+    variance = sum(each.scalars.get(f"{name}_std", error) ** 2 for each in (report, unharmed))
+    change = SHOWN[column][1] * (report.scalars[name] - unharmed.scalars[name])
     if abs(change) <= CERTAIN * variance**0.5 or change == 0:
         return ""
     return "-" if change > 0 else "+"
@@ -125,13 +143,15 @@ def verdict(metric: str, extractor: str, report: Report, unharmed: Report) -> st
 
 def table(extractor: str, reports: dict[str, Report]) -> list[str]:
     """Lines of Markdown: a row for each fault."""
-    lines = [f"| {extractor} | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
+    shown = columns(extractor)
+    lines = [f"| {extractor} | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
     for fault, report in reports.items():
         cells = []
-        for metric, (form, _) in SHOWN.items():
-            value = report.scalars.get(f"{metric}_{extractor}")
-            mark = verdict(metric, extractor, report, reports[UNHARMED])
-            cells.append("undefined" if value is None else f"{form.format(value)} **{mark}**" if mark else form.format(value))
+        for column in shown:
+            value = report.scalars.get(name_of(column, extractor))
+            cell = "undefined" if value is None else SHOWN[column][0].format(value)
+            mark = verdict(column, extractor, report, reports[UNHARMED])
+            cells.append(f"{cell} **{mark}**" if mark else cell)
         lines.append(f"| {fault} | " + " | ".join(cells) + " |")
     return lines
 

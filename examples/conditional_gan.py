@@ -16,6 +16,7 @@ from lunar_gan import print_scores
 from own_extractor import CLASSES, digits, extractor, train_classifier
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, RandomSampler
 
 from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping
@@ -65,23 +66,26 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """A projection on the label's direction (Miyato and Koyama 2018)."""
         features = self.layers(images).flatten(1)
-        scores: Tensor = self.score(features).squeeze(1) + (features * self.classes(labels)).mean(dim=1)
+        projection = (features * self.classes(labels)).sum(dim=1) / features.shape[1] ** 0.5
+        scores: Tensor = self.score(features).squeeze(1) + projection
         return scores
 
 
 class ConditionalGAN(LightningModule):
-    """A GAN with the non-saturating loss and a gradient penalty (R1)."""
+    """A GAN with the non-saturating loss, a gradient penalty (R1) and a running average of its generator."""
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.generator = Generator()
         self.discriminator = Discriminator()
+        self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
+        self.average.requires_grad_(False)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One for each network."""
         networks = (self.generator, self.discriminator)
-        return [torch.optim.Adam(network.parameters(), lr=5e-4, betas=(0.5, 0.99)) for network in networks]
+        return [torch.optim.Adam(network.parameters(), lr=5e-4, betas=(0.0, 0.99)) for network in networks]
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         """A step of the discriminator, then one of the generator."""
@@ -104,11 +108,12 @@ class ConditionalGAN(LightningModule):
         generator_optimizer.zero_grad()
         self.manual_backward(loss)
         generator_optimizer.step()
+        self.average.update_parameters(self.generator)
 
 
-def generator_of(gan: ConditionalGAN) -> nn.Module:
+def averaged_generator(gan: ConditionalGAN) -> nn.Module:
     """The network that the monitor samples from."""
-    return gan.generator
+    return gan.average.module
 
 
 @torch.no_grad()
@@ -116,7 +121,7 @@ def share_recognised(gan: ConditionalGAN, classifier: nn.Module, each: int = 50)
     """How many of ``each`` pictures per digit the classifier takes for the digit that was asked for."""
     labels = torch.arange(CLASSES).repeat_interleave(each)
     z = torch.randn(len(labels), LATENT_DIM, generator=torch.Generator().manual_seed(0))
-    pictures = gan.eval().generator(z, labels)
+    pictures = averaged_generator(gan.eval())(z, labels)
     return float((classifier(pictures).argmax(dim=1) == labels).float().mean())
 
 
@@ -143,7 +148,7 @@ def main() -> None:
         batch_size=250,
         labels="data",
         extractors={"digits": extractor(classifier)},
-        model=generator_of,
+        model=averaged_generator,
     )
     stopping = QualityStopping(monitor="quality/fd_digits", patience=5)
     checkpoint = QualityCheckpoint(monitor="quality/fd_digits", save_top_k=1)

@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 from skimage import data
 
 moon = Image.fromarray(data.moon())
-tiles = [(x, y, x + 64, y + 64) for x in range(0, 448, 24) for y in range(0, 448, 24)]
+tiles = [(x, y, x + 64, y + 64) for x in range(0, 449, 12) for y in range(0, 449, 12)]
 left = [tile for tile in tiles if tile[2] <= 340]
 right = [tile for tile in tiles if tile[0] >= 340]
 for folder, chosen, blur in zip(sys.argv[1:], (left, right[::2], right[1::2], right[1::2]), (0, 0, 0.5, 2)):

@@ -1,8 +1,8 @@
 """Scores pictures through a network of one's own: a classifier of digits, made in a few seconds.
 
 Pictures far from those of ImageNet are seen best by a network that knows their kind. Any ``nn.Module`` from pictures to
-(N, D) will do; its name is yours, and the metrics are called after it: ``fd_digits``, ``recall_digits``. The table shows
-what it sees, and what features without weights do not, of digits with known faults.
+(N, D) will do; its name is yours, and the metrics are called after it: ``fd_digits``, ``recall_digits``. The table
+shows what it sees of digits with known faults, and what features without weights see.
 """
 
 import argparse
@@ -84,12 +84,13 @@ def main() -> None:
 
     draw = torch.Generator().manual_seed(0)
     half = labels < CLASSES // 2
+    copied = torch.randperm(len(train), generator=draw)[: len(images)]
     fakes = {
         "held-out digits": images,
         "with noise": (images + 0.3 * torch.randn(images.shape, generator=draw)).clamp(-1, 1),
         "mirrored": images.flip(3),
         "0 to 4 alone": images[half].repeat_interleave(2, 0)[: len(images)],
-        "training digits": train.tensors[0][:: len(train) // len(images)][: len(images)],
+        "training digits": train.tensors[0][copied],
     }
     print(f"{'':<18}" + "".join(f"{name:>18}" for name in METRICS))
     for name, fake in fakes.items():

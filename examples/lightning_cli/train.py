@@ -45,9 +45,7 @@ class Autoencoder(LightningModule):
         learning_rate: Of Adam.
     """
 
-    def __init__(
-        self, latent_dim: int = 8, width: int = 256, beta: float = 1.0, learning_rate: float = 1e-3
-    ) -> None:
+    def __init__(self, latent_dim: int = 8, width: int = 256, beta: float = 1.0, learning_rate: float = 1e-3) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.encoder = nn.Sequential(
@@ -68,7 +66,7 @@ class Autoencoder(LightningModule):
         z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
         surprise = F.binary_cross_entropy_with_logits(self.decoder(z), images, reduction="sum")
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
-        loss = (surprise + self.hparams["beta"] * divergence) / len(images)
+        loss: Tensor = (surprise + self.hparams["beta"] * divergence) / len(images)
         self.log("loss", loss, prog_bar=True)
         return loss
 
