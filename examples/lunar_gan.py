@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from skimage import data
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torchvision.utils import make_grid
 
 from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping, Report
 
 SIDE, BATCH, LATENT_DIM, WIDTH = 32, 32, 64, 32
-BATCHES_PER_EPOCH = 128  # whatever the size of the data: an evaluation follows each epoch
 PENALTY, PENALTY_EVERY = 0.05, 8
 METRICS = ("fd_wavelet", "kd_wavelet", "precision_wavelet", "recall_wavelet")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
@@ -145,20 +146,57 @@ def print_scores(reports: list[Report], metrics: Sequence[str] = METRICS) -> Non
             print(f"{name:<20}{values[0]:>10.4g}{best:>10.4g}{values[-1]:>10.4g}")
 
 
+def draw_summary(reports: list[Report], samples: Path, real: Tensor, path: Path) -> None:
+    """One picture of the run: scores over steps; what was generated first, what at best, and what is real.
+
+    Args:
+        reports: Of the run, in order.
+        samples: The folder with the pictures that the monitor left.
+        real: Training pictures (N, 1, SIDE, SIDE) in [-1, 1].
+        path: Where to write it.
+    """
+    best = min(reports, key=lambda report: report.scalars["fd_wavelet"])
+    figure = Figure(figsize=(10, 5.8), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(2, 3), squeeze=False)[:, 0]
+    steps = [report.step or 0 for report in reports]
+    for axes, names in zip(above.subplots(1, 2), (METRICS[:1], METRICS[2:]), strict=True):
+        for name in names:
+            values, errors = (np.array([report.scalars[key] for report in reports]) for key in (name, f"{name}_std"))
+            axes.plot(steps, values, marker="o", markersize=3, label=name)
+            axes.fill_between(steps, values - errors, values + errors, alpha=0.2, linewidth=0)
+            if f"{name}_floor" in best.scalars:
+                axes.axhline(best.scalars[f"{name}_floor"], color="#555555", linestyle="--", label="held-out pictures")
+        axes.set_xlabel("step")
+        axes.legend(frameon=False)
+    above.axes[0].set_yscale("log")
+    chosen = real[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:64]]
+    grids = {
+        f"step {reports[0].step}": np.array(Image.open(samples / f"step={reports[0].step}.png")),
+        f"step {best.step}, the best": np.array(Image.open(samples / f"step={best.step}.png")),
+        "real": ((make_grid(chosen, pad_value=1)[0] + 1) * 127.5).numpy(),
+    }
+    for axes, (title, grid) in zip(below.subplots(1, 3), grids.items(), strict=True):
+        axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize=11)
+        axes.axis("off")
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a small GAN on patches of the Moon.")
     parser.add_argument("--data", type=Path, help="folder of pictures to train on instead of the Moon")
     parser.add_argument("--output", type=Path, default=Path("runs/lunar"), help="for scores, samples and checkpoints")
     parser.add_argument("--epochs", type=int, default=14)
-    parser.add_argument("--num-samples", type=int, default=1000, help="generated pictures per evaluation")
+    parser.add_argument("--batches", type=int, default=128, help="of an epoch; an evaluation follows each")
+    parser.add_argument("--num-samples", type=int, default=800, help="generated pictures per evaluation")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # a second one helps little, and much less than nothing beside other programs
     seed_everything(args.seed, workers=True)
     train_set, held_out_set = map(TensorDataset, folder_pictures(args.data) if args.data else moon_patches())
-    sampler = RandomSampler(train_set, num_samples=BATCHES_PER_EPOCH * BATCH)
+    sampler = RandomSampler(train_set, num_samples=args.batches * BATCH)
 
     quality = QualityMonitor(
         real=train_set,
@@ -179,7 +217,10 @@ def main() -> None:
 
     print_scores(quality.reports)
     best = min(quality.reports, key=lambda report: report.scalars["fd_wavelet"])
-    print(f"\nbest pictures    {Path(table.log_dir) / 'samples' / f'step={best.step}.png'}")
+    samples, summary = Path(table.log_dir) / "samples", Path(table.log_dir) / "summary.png"
+    draw_summary(quality.reports, samples, train_set.tensors[0], summary)
+    print(f"\nbest pictures    {samples / f'step={best.step}.png'}")
+    print(f"all in one       {summary}")
     print(f"best checkpoint  {checkpoint.best_model_path}")
 
 

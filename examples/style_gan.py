@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
-from lunar_gan import BATCH, BATCHES_PER_EPOCH, GAN, LATENT_DIM, WIDTH, averaged_generator, moon_patches, print_scores
+from lunar_gan import BATCH, GAN, LATENT_DIM, WIDTH, averaged_generator, moon_patches, print_scores
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
@@ -103,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small style-based GAN on patches of the Moon.")
     parser.add_argument("--output", type=Path, default=Path("runs/style"), help="for scores, samples and checkpoints")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=128, help="of an epoch; an evaluation follows each")
     parser.add_argument("--num-samples", type=int, default=1000, help="generated pictures per evaluation")
     parser.add_argument("--num-pairs", type=int, default=250, help="steps per path length")
     parser.add_argument("--distance", help="lpips_vgg, lpips_alex or dreamsim; default: one without weights")
@@ -112,7 +113,7 @@ def main() -> None:
     torch.set_num_threads(1)  # a second one helps little, and much less than nothing beside other programs
     seed_everything(args.seed, workers=True)
     train_set, held_out_set = map(TensorDataset, moon_patches())
-    sampler = RandomSampler(train_set, num_samples=BATCHES_PER_EPOCH * BATCH)
+    sampler = RandomSampler(train_set, num_samples=args.batches * BATCH)
 
     quality = QualityMonitor(
         real=train_set,

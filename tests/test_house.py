@@ -1,6 +1,8 @@
 """The architecture: imports point one way, and importing the package is light."""
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +66,25 @@ def test_arrows_point_one_way(path):
             assert room == "distributed"
         if name.split(".")[0] in ("lightning", "pytorch_lightning"):
             assert room == "callbacks"
+
+
+def public_names() -> list[tuple[str, object]]:
+    """What users import: by dotted name."""
+    modules = (PACKAGE, f"{PACKAGE}.metrics", f"{PACKAGE}.extractors")
+    found = []
+    for module in map(importlib.import_module, modules):
+        found += [(f"{module.__name__}.{name}", getattr(module, name)) for name in module.__all__]
+    return [(name, what) for name, what in found if not name.endswith("__version__")]
+
+
+@pytest.mark.parametrize(("name", "what"), public_names(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_public_name_says_what_it_takes_and_shows_how_it_is_used(name, what):
+    text = inspect.getdoc(what) or ""
+    assert ">>> " in text, f"{name} has no example"
+    if inspect.isfunction(what):
+        assert {"Args:", "Returns:", "Raises:"} <= set(text.split()), f"{name} leaves something out"
+        for argument in inspect.signature(what).parameters:
+            assert f"{argument}:" in text, f"{name} does not say what {argument} is"
 
 
 def test_importing_loads_nothing_heavy_beyond_lightning():

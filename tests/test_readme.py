@@ -1,10 +1,12 @@
 """The README's code runs, and its commands are the ones that are promised."""
 
+import importlib
 import re
 import shlex
 from collections import OrderedDict
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_synthqual.cli import _parser
+from lightning_synthqual import cli
+from lightning_synthqual.extractors import load
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -21,36 +24,44 @@ PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 SHELL = re.findall(r"```bash\n(.*?)```", TEXT, re.S)
 
 
+GAN = """
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+
+class Gan(pl.LightningModule):
+    latent_dim = 4
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 192)
+
+    def forward(self, z):
+        return torch.tanh(self.net(z)).view(-1, 3, 8, 8)
+
+    def training_step(self, batch, batch_idx):
+        return self(torch.randn(8, 4)).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+"""
+
+
 @pytest.fixture
 def surroundings(tmp_path, monkeypatch):
     """What the README takes for granted: a GAN, its data, a network, two folders."""
-    import lightning.pytorch as pl
-
-    class Gan(pl.LightningModule):
-        latent_dim = 4
-
-        def __init__(self):
-            super().__init__()
-            self.net = nn.Linear(4, 192)
-
-        def forward(self, z):
-            return torch.tanh(self.net(z)).view(-1, 3, 8, 8)
-
-        def training_step(self, batch, batch_idx):
-            return self(torch.randn(8, 4)).square().mean()
-
-        def configure_optimizers(self):
-            return torch.optim.Adam(self.parameters())
-
     monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    exec(GAN, namespace)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     make_trainer = pl.Trainer
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     monkeypatch.setattr(pl, "Trainer", lambda **kwargs: make_trainer(**{**kwargs, **quiet, "max_epochs": 1}))
-    for name in ("real", "generated"):
+    for name in ("real", "generated", "train", "test"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(8):
-            pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            pixels = np.random.default_rng([i, name == "test"]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
     train_set = TensorDataset(torch.rand(64, 3, 8, 8) * 2 - 1)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8))
@@ -59,7 +70,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_SYNTHQUAL_WEIGHTS", str(tmp_path))
     generated, nearest = torch.randint(0, 256, (2, 3, 3, 64, 64)).to(torch.uint8)
     return {
-        "gan": Gan(),
+        "gan": namespace["Gan"](),
         "nn": nn,
         "train_set": train_set,
         "test_set": train_set,
@@ -91,10 +102,46 @@ def test_there_are_two_commands_to_set_up_and_ci_runs_the_second():
     assert "grep -m 1 '&& pytest$' README.md" in (ROOT / ".ci/run").read_text()
 
 
-def test_the_other_commands_are_ones_that_synthqual_takes():
+def test_the_other_commands_run(surroundings, capsys, tmp_path, monkeypatch):
+    (tmp_path / "my_package.py").write_text(GAN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, limit_train_batches=1)
+    trainer.fit(importlib.import_module("my_package").Gan(), surroundings["train_loader"])
+    trainer.save_checkpoint("gan.ckpt")
+    # No downloads here: a network without weights stands in for those that are fetched.
+    monkeypatch.setattr(cli, "load", lambda *_, **__: load("wavelet"))
     blocks = [block.strip().replace("\\\n", " ") for block in SHELL[2:]]
     lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
-    assert lines
+    assert len(lines) == 6
     for command, *words in lines:
         assert command == "synthqual"
-        _parser().parse_args(words)
+        if words[0] == "plot":
+            Path(words[1]).mkdir(parents=True)
+            Path(words[1], "reports.jsonl").write_text(Path("report/report.json").read_text())
+        assert cli.main(words) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "alexnet-owt-7be5be79.pth" in printed
+    assert "copy_fraction_pixels" in printed
+    assert Path("runs/mars/curves.png").is_file()
+
+
+def test_links_and_pictures_are_there():
+    for name in ("README.md", "examples/README.md"):
+        text, folder = (ROOT / name).read_text(), (ROOT / name).parent
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = target.partition("#")
+            if "://" in path:
+                continue
+            document = folder / path if path else ROOT / name
+            assert document.exists(), target
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", document.read_text(), re.M)
+                assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+def test_every_example_is_in_their_table():
+    table = (ROOT / "examples/README.md").read_text()
+    for path in (ROOT / "examples").iterdir():
+        if path.suffix in (".py", ".sh"):
+            assert f"`{path.name}`" in table

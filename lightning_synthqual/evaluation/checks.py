@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from lightning_synthqual.extractors.base import Extractor, Features
-from lightning_synthqual.metrics.names import Family, Metric
+from lightning_synthqual.metrics.families import Family
+from lightning_synthqual.metrics.names import Metric
 
 
 def names(metrics: Iterable[Metric]) -> str:

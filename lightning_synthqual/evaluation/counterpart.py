@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_synthqual.extractors.base import Features
-from lightning_synthqual.metrics.names import Family, Scores
+from lightning_synthqual.metrics.families import Family, Scores
 from lightning_synthqual.metrics.share import Share
 
 

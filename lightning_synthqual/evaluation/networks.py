@@ -10,7 +10,7 @@ from lightning_synthqual.evaluation.context import Context
 from lightning_synthqual.extractors.base import Extractor, Features
 from lightning_synthqual.extractors.pairs import PairNetwork
 from lightning_synthqual.extractors.registry import load_configured, load_configured_pair
-from lightning_synthqual.metrics.names import Family
+from lightning_synthqual.metrics.families import Family
 
 
 class Networks:

@@ -15,8 +15,8 @@ from lightning_synthqual.evaluation.pictures import Filed
 from lightning_synthqual.extractors.base import Extractor, Features
 from lightning_synthqual.extractors.cache import FeatureCache
 from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
+from lightning_synthqual.metrics.families import BothSets, Family
 from lightning_synthqual.metrics.features import check_features
-from lightning_synthqual.metrics.names import BothSets, Family
 
 
 @dataclass(frozen=True)

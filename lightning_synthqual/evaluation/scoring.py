@@ -9,8 +9,9 @@ from lightning_synthqual.evaluation.context import Context
 from lightning_synthqual.evaluation.extraction import Extracted
 from lightning_synthqual.evaluation.networks import Networks
 from lightning_synthqual.evaluation.reference import Reference, compared_rows
+from lightning_synthqual.metrics.families import Family, Scores
 from lightning_synthqual.metrics.features import check_features
-from lightning_synthqual.metrics.names import COMPANIONS, Family, Metric, Scores
+from lightning_synthqual.metrics.names import COMPANIONS, Metric
 
 Found = dict[tuple[str, str], Scores]
 

@@ -9,7 +9,8 @@ from lightning_synthqual.evaluation.pairs import check_metrics
 from lightning_synthqual.evaluation.path_length import check_options
 from lightning_synthqual.extractors.registry import CATALOGUE, open_clip_names
 from lightning_synthqual.images.reference import ImageSet
-from lightning_synthqual.metrics.names import Family, Metric, Study, Walk, complete_options, resolve
+from lightning_synthqual.metrics.families import Family, Study, Walk
+from lightning_synthqual.metrics.names import Metric, complete_options, resolve
 
 Range = tuple[float, float]
 

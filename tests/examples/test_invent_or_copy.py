@@ -1,31 +1,12 @@
 """The example as a user runs it, on pictures and weights made up here."""
 
-import importlib.util
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "invent_or_copy.py"
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("invent_or_copy", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def tables(printed: str) -> list[dict[str, dict[str, str]]]:
@@ -42,7 +23,12 @@ def tables(printed: str) -> list[dict[str, dict[str, str]]]:
 
 
 @pytest.fixture
-def planted(tmp_path):
+def script(example):
+    return example("invent_or_copy")
+
+
+@pytest.fixture
+def planted(tmp_path, script):
     """Scenes of smooth pictures, and random weights in the published format."""
     draw = np.random.default_rng(0)
     for folder, scenes in (("train", 12), ("test", 4)):
@@ -53,17 +39,16 @@ def planted(tmp_path):
                 picture = Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC)
                 picture.save(tmp_path / folder / f"{folder}_{scene:02}-{place:04}.png")
     torch.manual_seed(0)
-    network = load_script().ResNet20()
+    network = script.ResNet20()
     network.linear = nn.Linear(64, 10)
     state = {f"module.{name}": values for name, values in network.state_dict().items() if "num_batches" not in name}
     torch.save({"state_dict": state}, tmp_path / "weights.th")
-    return tmp_path
 
 
-def test_planted_generators_come_out_right(planted):
-    done = run(planted, "--train", "train", "--test", "test", "--weights", "weights.th")
-    assert done.returncode == 0, done.stderr[-3000:]
-    vectors, pictures = tables(done.stdout)
+@pytest.mark.usefixtures("planted")
+def test_planted_generators_come_out_right(run):
+    printed, _ = run("invent_or_copy.py", "--train", "train", "--test", "test", "--weights", "weights.th")
+    vectors, pictures = tables(printed)
 
     def figure(name: str, column: str) -> float:
         return float(vectors[name][column])
@@ -88,17 +73,17 @@ def test_planted_generators_come_out_right(planted):
     assert float(pictures["10 % copies"]["copy_fraction"]) >= 0.08
     assert float(pictures["iid"]["copy_fraction"]) < 0.05
     assert float(pictures["collapsed"]["coverage"]) < 0.2
-    assert "ms_ssim  real_random" in done.stdout
+    assert "ms_ssim  real_random" in printed
 
 
-def test_arguments_that_belong_together(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--train", "pictures"])
+def test_arguments_that_belong_together(monkeypatch, capsys, script):
+    monkeypatch.setattr(sys, "argv", ["invent_or_copy.py", "--train", "pictures"])
     with pytest.raises(SystemExit, match="2"):
-        load_script().main()
+        script.main()
     assert "--train, --test and --weights belong together" in capsys.readouterr().err
 
 
-def test_another_networks_weights(tmp_path):
+def test_another_networks_weights(tmp_path, script):
     torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, tmp_path / "weights.th")
     with pytest.raises(SystemExit, match=r"holds no ResNet-20: conv1\.weight, "):
-        load_script().load_resnet(tmp_path / "weights.th")
+        script.load_resnet(tmp_path / "weights.th")

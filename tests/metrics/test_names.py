@@ -15,11 +15,8 @@ from lightning_synthqual.metrics import (
     kernel_distance,
     precision_recall,
 )
-from lightning_synthqual.metrics.frechet import distance_to_gaussian, fit_gaussian
-from lightning_synthqual.metrics.names import (
-    CATALOGUE,
+from lightning_synthqual.metrics.families import (
     CMMD,
-    COMPANIONS,
     DENSITY,
     FRECHET,
     INCEPTION,
@@ -27,12 +24,10 @@ from lightning_synthqual.metrics.names import (
     KERNEL,
     MANIFOLD,
     RBF,
-    Entry,
     Family,
-    complete_options,
-    direction,
-    resolve,
 )
+from lightning_synthqual.metrics.frechet import distance_to_gaussian, fit_gaussian
+from lightning_synthqual.metrics.names import CATALOGUE, COMPANIONS, Entry, complete_options, direction, resolve
 from lightning_synthqual.metrics.share import Share
 
 Cloud = Callable[..., Tensor]

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_synthqual.metrics import frechet, kernel, neighbors
+from lightning_synthqual.metrics.families import BothSets, Family
 from lightning_synthqual.metrics.kernel import Kernel, within_sums
-from lightning_synthqual.metrics.names import CATALOGUE, BothSets, Family, complete_options
+from lightning_synthqual.metrics.names import CATALOGUE, complete_options
 from lightning_synthqual.metrics.neighbors import squared_radii
 from lightning_synthqual.metrics.share import Share, tile_size, tiles
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping
 
-FILE = Path(__file__).parents[2] / "examples" / "callbacks.yaml"
+FOLDER = Path(__file__).parents[2] / "examples" / "lightning_cli"
 
 
 class Gan(pl.LightningModule):
@@ -36,7 +36,7 @@ class Data(pl.LightningDataModule):
 def test_lightning_cli_configures_all_three_callbacks(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.logger=false"]
-    arguments = ["fit", "--config", str(FILE), *quiet, "--trainer.max_epochs=2"]
+    arguments = ["fit", "--config", str(FOLDER / "callbacks.yaml"), *quiet, "--trainer.max_epochs=2"]
     arguments += [f"--trainer.default_root_dir={tmp_path}"]
     cli = LightningCLI(Gan, Data, args=arguments, save_config_callback=None)
     ours = [cb for cb in cli.trainer.callbacks if type(cb) in (QualityMonitor, QualityStopping, QualityCheckpoint)]
@@ -46,3 +46,13 @@ def test_lightning_cli_configures_all_three_callbacks(tmp_path, monkeypatch):
     assert quality.reports[0].protocol["metrics"]["precision_wavelet"]["k"] == 5
     assert (stop.mode, stop.patience, stop.stopping_threshold) == ("min", 10, 0.5)
     assert 1 <= len(keep.best_k_models) <= 2
+
+
+def test_the_autoencoder_trains_from_its_configuration(run, reports):
+    config = ("--config", str(FOLDER / "digits.yaml"))
+    _, log = run("lightning_cli/train.py", "fit", *config, "--trainer.max_epochs=10", "--model.width=64")
+    first, last = reports("runs/digits")
+    assert last["scalars"]["fd_wavelet"] < first["scalars"]["fd_wavelet"]
+    assert last["protocol"]["sampling"]["latent_shape"] == [8]
+    assert last["protocol"]["reference"]["num_images"] == 1797
+    assert "of the time of training so far" in log
