@@ -1,6 +1,8 @@
 """Real processes on gloo."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,10 +20,27 @@ def run(tmp_path):
         output.mkdir()
         command = [sys.executable, str(SCRIPT), "--devices", str(devices), "--output", str(output)]
         command += ["--cache", str(tmp_path / cache), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+        processes = []  # started side by side, as a cluster does: Lightning's own launcher starts them one by one
+        for rank in range(devices):
+            place = {**address, "LOCAL_RANK": str(rank)} if devices > 1 else {}
+            with (output / f"{rank}.log").open("w") as log:
+                processes.append(subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **place}))
+        try:
+            for process in processes:
+                process.wait(timeout)
+        finally:
+            for process in processes:
+                process.kill()
+        logs = [(output / f"{rank}.log").read_text() for rank in range(devices)]
         files = sorted(output.glob("rank*.json"))
-        assert len(files) == devices, done.stderr[-4000:]
-        return [{**json.loads(path.read_text()), "output": output, "log": done.stderr} for path in files]
+        assert len(files) == devices, logs
+        return [
+            {**json.loads(path.read_text()), "output": output, "log": log}
+            for path, log in zip(files, logs, strict=True)
+        ]
 
     return launch
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping
 from lightning_synthqual.evaluation.evaluator import Evaluator
+from lightning_synthqual.evaluation.scoring import Scoring
 
 PIXELS = 3 * 8 * 8
 METRICS = ("fd_wavelet", "kd_pixels", "precision_wavelet", "recall_wavelet", "fd_mine", "ppl_z_full", "ppl2_w_end")
@@ -78,14 +79,14 @@ def count_collectives() -> list[int]:
 
 
 def let_scoring_fail(fails: Callable[[str], bool]) -> None:
-    score = Evaluator._score
+    score = Scoring.score
 
     def failing(self, *args):
         if fails("scoring"):
             raise ArithmeticError("matrix on fire")
         return score(self, *args)
 
-    Evaluator._score = failing
+    Scoring.score = failing
 
 
 def arguments() -> argparse.Namespace:
