@@ -87,18 +87,26 @@ def test_every_public_name_says_what_it_takes_and_shows_how_it_is_used(name, wha
             assert f"{argument}:" in text, f"{name} does not say what {argument} is"
 
 
-def test_importing_loads_nothing_heavy_beyond_lightning():
+def test_importing_loads_nothing_heavy_and_lightning_only_for_callbacks():
     code = """
 import sys
+heavy = {"wandb", "open_clip", "dreamsim", "timm", "lpips", "torch_fidelity", "transformers", "sklearn", "matplotlib"}
+lightning = {"lightning", "pytorch_lightning", "torchmetrics", "torchvision"}
+import lightning_synthqual.cli
+print(sorted((heavy | lightning) & {*sys.modules}))
 import lightning
 before = set(sys.modules)
-import lightning_synthqual
-new = {name.split(".")[0] for name in set(sys.modules) - before}
-heavy = {"wandb", "open_clip", "dreamsim", "timm", "lpips", "torch_fidelity", "transformers", "sklearn", "matplotlib"}
-print(sorted(new & heavy))
+from lightning_synthqual import *
+print(sorted(heavy & ({*sys.modules} - before)), QualityMonitor.__name__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines() == ["[]", "[] QualityMonitor"]
+
+
+def test_the_package_knows_its_names():
+    assert set(lightning_synthqual.__all__) <= set(dir(lightning_synthqual))
+    with pytest.raises(AttributeError, match="module 'lightning_synthqual' has no attribute 'QualityMeter'"):
+        lightning_synthqual.QualityMeter  # noqa: B018
 
 
 def test_nothing_is_unpickled():
