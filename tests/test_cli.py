@@ -372,6 +372,9 @@ def test_plot_draws_the_curves_of_a_run(run_dir: Path, capsys: pytest.CaptureFix
         assert picture.size == (420, 300)
     assert main(["plot", str(run_dir), "--metrics", "kid"]) == 2
     assert "no kid. They have: fid" in capsys.readouterr().err
+    (run_dir / "version_0" / "seldom").mkdir()
+    (run_dir / "version_0" / "seldom" / "reports.jsonl").write_text("")
+    assert main(["plot", str(run_dir), "--metrics", "fid"]) == 0  # that of another monitor is another matter
     (run_dir / "version_1").mkdir()
     (run_dir / "version_1" / "reports.jsonl").write_text("")
     assert main(["plot", str(run_dir)]) == 2

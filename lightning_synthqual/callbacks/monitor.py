@@ -32,7 +32,8 @@ class QualityMonitor(Callback):
 
     The training run stays, bit for bit, the run it would be without the callback. All processes share the sampling,
     the extraction and the scoring, and hold the same `Report`; rank 0 writes it to every logger and to
-    ``reports.jsonl`` in the first logger's directory. Scores are logged as ``{prefix}/{metric}``.
+    ``reports.jsonl`` in the first logger's directory. Scores are logged as ``{prefix}/{metric}``. Of several monitors
+    in a trainer the first writes to that directory, each other one to a folder in it, named like its prefix.
 
     Args:
         real: What the generator is trained on: Dataset, DataLoader (its dataset is read: each item once, no
@@ -161,10 +162,10 @@ class QualityMonitor(Callback):
         self._resumed = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        alike = [cb for cb in _callbacks(trainer) if isinstance(cb, QualityMonitor) and cb.prefix == self.prefix]
-        if len(alike) > 1:
+        alike = sum(monitor.prefix == self.prefix for monitor in _monitors(trainer))
+        if alike > 1:
             raise ValueError(
-                f"{len(alike)} QualityMonitors log under the prefix {self.prefix!r}. Give each its own `prefix`."
+                f"{alike} QualityMonitors log under the prefix {self.prefix!r}. Give each its own `prefix`."
             )
         stand_behind_averaging(trainer, self)
 
@@ -176,7 +177,7 @@ class QualityMonitor(Callback):
         self._prepare(trainer, pl_module)
         if self._resumed and trainer.is_global_zero and not is_trial(trainer):
             # What was measured after the checkpoint is measured again, so that no row is there twice.
-            rewind_reports(report_directory(trainer), self.reports)
+            rewind_reports(self._directory(trainer), self.reports)
         self._resumed = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -289,13 +290,18 @@ class QualityMonitor(Callback):
             return averaged_weights(trainer, pl_module)
         return nullcontext(f"of model={getattr(self.model, '__qualname__', type(self.model).__name__)}")
 
+    def _directory(self, trainer: Trainer) -> Path:
+        """Where the reports go: a place of its own for each monitor."""
+        directory = report_directory(trainer)
+        return directory if self is _monitors(trainer)[0] else directory / self.prefix
+
     def _publish(
         self, trainer: Trainer, pl_module: LightningModule, report: Report, *, on_step: bool, loggable: bool
     ) -> None:
         self.reports.append(report)
         fitting = trainer.state.fn == "fit"
         if trainer.is_global_zero and not is_trial(trainer):
-            directory = report_directory(trainer)
+            directory = self._directory(trainer)
             # In validate and test Lightning sends what is logged below; in fit it would send it late and repeatedly.
             write_report(report, trainer.loggers, directory, prefix=self.prefix, with_scalars=fitting)
         if loggable:
@@ -336,6 +342,10 @@ def _callable(value: Any, argument: str, signature: str) -> Any:
 
 def _callbacks(trainer: Trainer) -> list[Callback]:
     return trainer.callbacks  # type: ignore[attr-defined, no-any-return]
+
+
+def _monitors(trainer: Trainer) -> list[QualityMonitor]:
+    return [callback for callback in _callbacks(trainer) if isinstance(callback, QualityMonitor)]
 
 
 def _replica(trainer: Trainer) -> int | None:

@@ -3,13 +3,14 @@ import json
 import pickle
 import random
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import nn
@@ -556,4 +557,32 @@ def test_overshoot_is_clamped_and_its_share_reported(tiny_gan, monitor, trainer,
 def test_two_monitors_need_two_prefixes(tiny_gan, monitor, trainer, loader):
     with pytest.raises(ValueError, match="prefix"):
         trainer(monitor(), monitor(metrics=("kd_pixels",))).fit(tiny_gan(), loader)
-    trainer(monitor(), monitor(prefix="other")).fit(tiny_gan(), loader)
+
+
+def test_two_monitors_write_to_places_of_their_own(tiny_gan, monitor, trainer, loader, tmp_path):
+    def monitors():
+        seldom = monitor(prefix="seldom", metrics=("kd_pixels",), every_n_epochs=2, num_samples=30)
+        return monitor(metrics=("fd_wavelet",), every_n_epochs=1), seldom
+
+    def rows():
+        paths = sorted(tmp_path.rglob("reports.jsonl"), key=lambda path: len(path.parts))
+        return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]
+
+    saving = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    trainer(*monitors(), saving, max_epochs=4, enable_checkpointing=True).fit(tiny_gan(), loader)
+    often, seldom = rows()
+    assert [row["epoch"] for row in often] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in seldom] == [1, 3]
+    assert "fd_wavelet" in often[0]["scalars"]
+    assert "kd_pixels" in seldom[0]["scalars"]
+    pictures = tmp_path.rglob(f"samples/step={seldom[-1]['step']}.png")
+    assert {path.parents[1].relative_to(tmp_path) for path in pictures} == {Path(), Path("seldom")}
+
+    trainer(*monitors(), max_epochs=4).fit(tiny_gan(), loader, ckpt_path=tmp_path / "epoch=1.ckpt")
+    again = rows()
+    assert [[row["epoch"] for row in of_one] for of_one in again] == [[0, 1, 2, 3], [1, 3]]
+    assert again[0][:2] == often[:2]
+    superseded = [
+        json.loads(line)["epoch"] for line in (tmp_path / "reports.superseded.jsonl").read_text().splitlines()
+    ]
+    assert superseded == [2, 3]
