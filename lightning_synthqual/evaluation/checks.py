@@ -15,7 +15,7 @@ def names(metrics: Iterable[Metric]) -> str:
     return ", ".join(metric.name for metric in metrics)
 
 
-def check_count(count: int, what: str, family: Family, options: Mapping[str, Any], metrics: Iterable[Metric]) -> None:
+def check_enough(count: int, what: str, family: Family, options: Mapping[str, Any], metrics: Iterable[Metric]) -> None:
     """Raise if there are fewer images than a family can do with.
 
     Args:

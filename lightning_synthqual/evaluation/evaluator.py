@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_synthqual.evaluation import path_length, protocol
-from lightning_synthqual.evaluation.checks import check_comparable, check_count, few_images, unlike_sizes
+from lightning_synthqual.evaluation.checks import check_comparable, check_enough, few_images, unlike_sizes
 from lightning_synthqual.evaluation.context import Context
 from lightning_synthqual.evaluation.exhibits import Exhibits
 from lightning_synthqual.evaluation.extraction import Extracted, extract
@@ -253,7 +253,7 @@ class Evaluator:
         reference = self._prepared().reference
         check_protocols(self.context, reference, count)
         for family, extractor, metrics in self.settings.groups:
-            check_count(count, what, family, self.settings.options_of(family), metrics)
+            check_enough(count, what, family, self.settings.options_of(family), metrics)
             columns = self.networks.rows(reference.features, family, extractor).shape[1]
             self.context.warn(few_images(count, reference.count, columns, family, metrics))
 

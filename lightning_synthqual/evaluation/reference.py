@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_synthqual.evaluation.checks import check_count
+from lightning_synthqual.evaluation.checks import check_enough
 from lightning_synthqual.evaluation.context import Context
 from lightning_synthqual.evaluation.counterpart import Counterpart
 from lightning_synthqual.evaluation.extraction import Extracted, extract
@@ -104,7 +104,7 @@ class ReferenceReader:
         count = _rows_of(features)
         size = image_set.first_size()
         for family, extractor, metrics in settings.groups:
-            check_count(count, f"`{image_set.role}`", family, settings.options_of(family), metrics)
+            check_enough(count, f"`{image_set.role}`", family, settings.options_of(family), metrics)
             check_features(networks.rows(features, family, extractor), image_set.role)
         other = None if counterpart is None else self._counterpart(counterpart)
         states = {
@@ -146,7 +146,7 @@ class ReferenceReader:
         for family, extractor, metrics in groups:
             check_features(self._networks.rows(features, family, extractor), image_set.role)
             if family.needs_both:
-                check_count(count, f"`{image_set.role}`", family, settings.options_of(family), metrics)
+                check_enough(count, f"`{image_set.role}`", family, settings.options_of(family), metrics)
         protocol = {"role": image_set.role, "num_images": count, "fingerprint": fingerprint} | skipped(image_set)
         return Counterpart(image_set.role, features, protocol, settings.seed)
 
