@@ -98,6 +98,7 @@ def test_training_on_two_processes_is_bit_identical_with_the_callback(run):
         assert a["critic"] == b["critic"]
 
 
+@pytest.mark.slow
 def test_a_slow_logger_holds_nobody_but_its_own_process_up(run):
     first, second = run(2, "--epochs", "1", "--slow-logger")
     assert first["publishing"][0] >= 3
@@ -108,7 +109,7 @@ def test_a_slow_logger_holds_nobody_but_its_own_process_up(run):
     ("rank", "stage", "kind", "message"),
     [
         (0, "sampling", "ValueError", "sampler on fire"),
-        (1, "reading", "OSError", "disk on fire"),
+        pytest.param(1, "reading", "OSError", "disk on fire", marks=pytest.mark.slow),
         pytest.param(1, "sampling", "ValueError", "sampler on fire", marks=pytest.mark.slow),
         pytest.param(0, "reading", "OSError", "disk on fire", marks=pytest.mark.slow),
         pytest.param(0, "extraction", "MemoryError", "extractor on fire", marks=pytest.mark.slow),
