@@ -102,7 +102,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a small style-based GAN on patches of the Moon.")
     parser.add_argument("--output", type=Path, default=Path("runs/style"), help="for scores, samples and checkpoints")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batches", type=int, default=128, help="of an epoch; an evaluation follows each")
     parser.add_argument("--num-samples", type=int, default=1000, help="generated pictures per evaluation")
     parser.add_argument("--num-pairs", type=int, default=250, help="steps per path length")
