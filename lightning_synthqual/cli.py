@@ -247,8 +247,8 @@ def _plot(parsed: argparse.Namespace) -> None:
     from lightning_synthqual.reporting.curves import curves
 
     everywhere = sorted(parsed.run_dir.rglob(REPORTS))
-    depth = min((len(path.parts) for path in everywhere), default=0)
-    found = [path for path in everywhere if len(path.parts) == depth]  # deeper ones are those of further monitors
+    folders = {path.parent for path in everywhere}
+    found = [path for path in everywhere if folders.isdisjoint(path.parent.parents)]  # below a run: further monitors
     if len(found) != 1:
         which = f"several: {', '.join(map(str, found))}; name one's folder" if found else "no"
         raise ValueError(f"`{parsed.run_dir}` holds {which} {REPORTS}.")

@@ -375,8 +375,8 @@ def test_plot_draws_the_curves_of_a_run(run_dir: Path, capsys: pytest.CaptureFix
     (run_dir / "version_0" / "seldom").mkdir()
     (run_dir / "version_0" / "seldom" / "reports.jsonl").write_text("")
     assert main(["plot", str(run_dir), "--metrics", "fid"]) == 0  # that of another monitor is another matter
-    (run_dir / "version_1").mkdir()
-    (run_dir / "version_1" / "reports.jsonl").write_text("")
+    (run_dir / "another" / "version_0").mkdir(parents=True)
+    (run_dir / "another" / "version_0" / "reports.jsonl").write_text("")
     assert main(["plot", str(run_dir)]) == 2
     assert "several" in capsys.readouterr().err
     assert main(["plot", str(run_dir.parent / "nowhere")]) == 2

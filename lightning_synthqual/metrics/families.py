@@ -277,14 +277,12 @@ KERNEL = Family(
     floor="of all",
     gap=True,
 )
-RBF = Family(
-    "kid_rbf",
+RBF = replace(
+    KERNEL,
+    name="kid_rbf",
     prepare=partial(_prepare_kernel, _rbf),
     score=partial(_score_kernel, _rbf),
     options={"sigma": 10.0, **_SUBSETS},
-    min_rows=_kernel_rows,
-    floor="of all",
-    gap=True,
 )
 CMMD = Family(
     "cmmd",
