@@ -1,7 +1,7 @@
-"""The only corridor between processes; with one process every function is the identity.
+"""Exchange between processes; the only file that knows ``torch.distributed``. With one process nothing is exchanged.
 
-Every exchange begins with a word on how each process fares: a process that failed says so there, and all of them
-raise the same error instead of waiting for it.
+Every exchange begins with a flag for failure: if a process failed, all of them raise its error there instead of waiting
+for it.
 """
 
 import builtins
@@ -33,52 +33,61 @@ class PeerError(RuntimeError):
 class Ranks:
     """The processes that share an evaluation: those of the default process group, or this one alone.
 
-    Args:
-        replica: Which copy of the model this process belongs to; ``None``: each process has its own. Processes of one
-            copy (tensor parallelism) run each forward pass together, on the same noise.
-
     Attributes:
-        rank: This process's number.
-        world_size: How many processes there are.
-        replica: The number of its copy of the model.
-        replicas: How many copies there are.
-        peer: Its number among the processes of its copy.
-        peers: How many processes have a part of its copy.
+        rank: Number of this process.
+        world_size: Number of processes.
+        replica: Number of the copy of the model that this process belongs to: its own, unless ``join_replicas`` says
+            otherwise.
+        replicas: Number of copies.
+        peer: Number of this process among those of its copy.
+        peers: Number of processes that have a part of its copy.
         leads_node: Whether it is the first process of its machine.
     """
 
-    def __init__(self, replica: int | None = None) -> None:
+    def __init__(self) -> None:
         active = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if active else 0
         self.world_size = dist.get_world_size() if active else 1
         self.leads_node = int(os.environ.get("LOCAL_RANK", self.rank)) == 0
         on_gpu = active and "nccl" in str(dist.get_backend())
         self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-        copies = self.gather_objects(self.rank if replica is None else replica)
+        self.replica, self.replicas = self.rank, self.world_size
+        self.peer, self.peers = 0, 1
+
+    def join_replicas(self, replica: int) -> "Ranks":
+        """Tell the others which copy of the model this process has a part of; every process calls it.
+
+        Processes of one copy (tensor parallelism) run each forward pass at the same time, on the same noise.
+
+        Args:
+            replica: Any number that processes of one copy have in common, and no others.
+        """
+        copies = self.gather_objects(replica)
         own = copies[self.rank]
         self.replica, self.replicas = sorted(set(copies)).index(own), len(set(copies))
         self.peer, self.peers = copies[: self.rank].count(own), copies.count(own)
+        return self
 
     @contextmanager
-    def together(self, stage: str) -> Iterator[None]:
+    def synchronized(self, stage: str) -> Iterator[None]:
         """A stage that succeeds on every process or raises the same error on every one; stages may be nested.
 
         Args:
-            stage: What is being done, for the message.
+            stage: Name of the stage, for the message.
         """
         failure: Exception | None = None
         try:
             yield
         except PeerError as error:
-            raise _known_to_all(error.same_error()) from None
+            raise _raised_everywhere(error.same_error()) from None
         except Exception as error:
-            if self.world_size == 1 or getattr(error, "_known_to_all", False):
+            if self.world_size == 1 or getattr(error, "_raised_everywhere", False):
                 raise
             failure = error
         try:
             self._check(failure, stage)
         except PeerError as error:
-            raise _known_to_all(failure or error.same_error()) from None
+            raise _raised_everywhere(failure or error.same_error()) from None
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the processes."""
@@ -90,13 +99,13 @@ class Ranks:
         return summed.to(tensor.device)
 
     def gather_rows(self, rows: Tensor | None, positions: list[int], count: int, device: torch.device) -> Tensor:
-        """Bring the rows of all processes together, in order.
+        """Gather the rows of all processes, in order.
 
         Args:
             rows: This process's rows (n, ...); ``None`` if it has none and does not know their shape.
-            positions: Where they belong.
-            count: Rows in all.
-            device: Where to put the result.
+            positions: Row numbers in the result.
+            count: Number of rows of all processes.
+            device: Device of the result.
 
         Returns:
             (count, ...), the same on every process.
@@ -129,7 +138,7 @@ class Ranks:
 
     @contextmanager
     def buffers_of_rank_zero(self, modules: list[nn.Module]) -> Iterator[None]:
-        """Let every process have rank 0's buffers (BatchNorm statistics differ between ranks), then its own again."""
+        """Give every process rank 0's buffers (BatchNorm statistics differ between ranks), and then its own back."""
         unique = {id(buffer): buffer for module in modules for buffer in module.buffers()}
         buffers = [buffer for buffer in unique.values() if self.world_size > 1 and type(buffer) is Tensor]
         own = [buffer.detach().clone() for buffer in buffers]
@@ -160,18 +169,18 @@ class Ranks:
             self._check(None)
 
     def _check(self, failure: Exception | None, stage: str = "") -> None:
-        """Tell the others how this process fares, and raise if one of them failed."""
+        """Raise if this process or another one failed."""
         if self.world_size == 1:
             return
         flag = torch.tensor([int(failure is not None)], device=self._device)
         dist.all_reduce(flag)
         if not flag.item():
             return
-        word = None if failure is None else [type(failure).__name__, str(failure), stage]
-        for rank, heard in enumerate(self._exchange(word)):
-            if heard is not None:
-                kind, message, where = heard
-                raise PeerError(kind, f"[rank {rank}, {where}] {message}") from failure
+        message = None if failure is None else [type(failure).__name__, str(failure), stage]
+        for rank, received in enumerate(self._exchange(message)):
+            if received is not None:
+                kind, text, where = received
+                raise PeerError(kind, f"[rank {rank}, {where}] {text}") from failure
 
     def _exchange(self, value: Any) -> list[Any]:
         """All values as JSON in padded byte tensors: nothing is unpickled."""
@@ -189,7 +198,7 @@ class Ranks:
         return parts
 
 
-def _known_to_all(error: Exception) -> Exception:
-    """Mark an error that every process raises, so that an enclosing stage does not announce it once more."""
-    error._known_to_all = True  # type: ignore[attr-defined]
+def _raised_everywhere(error: Exception) -> Exception:
+    """Mark an error that every process raises, so that an enclosing stage does not report it again."""
+    error._raised_everywhere = True  # type: ignore[attr-defined]
     return error

@@ -1,7 +1,25 @@
 """Objects named by import path, so that a YAML file can name them."""
 
 import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+
+@contextmanager
+def current_folder_importable() -> Iterator[None]:
+    """Let modules in the current folder be imported, as ``python -m`` does."""
+    folder = os.getcwd()  # noqa: PTH109 - sys.path takes strings
+    added = folder not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(folder)
 
 
 def resolve_object(value: Any, argument: str) -> Any:
