@@ -1,1 +1,1 @@
-"""Pictures: from a generator or from data to blocks of uint8."""
+"""Images: from a generator or from data to blocks of uint8."""

@@ -1,13 +1,13 @@
 """Work in fixed blocks: which images belong together, and which process does which block."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lightning_synthqual.images.pixels import PixelRange
+from lightning_synthqual.images.ranges import PixelRange
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Block:
     """Consecutive images of a set.
 
     Args:
-        positions: Where they stand in the set.
+        positions: Their positions in the set.
         images: uint8 (3, H, W) each; a list where sizes may differ.
-        seen: The float values they were made of.
+        seen: The values that they were made of, where these were not uint8.
     """
 
     positions: range
@@ -25,7 +25,7 @@ class Block:
     seen: PixelRange
 
     def stacks(self) -> Iterator[tuple[list[int], Tensor]]:
-        """The images as tensors (n, 3, H, W) of one size each, with the places in the block that they come from."""
+        """The images as tensors (n, 3, H, W) of one size each, with their places in the block."""
         if isinstance(self.images, Tensor):
             yield list(range(len(self.images))), self.images
             return
@@ -39,8 +39,13 @@ class Block:
 
     def digests(self) -> Tensor:
         """SHA-256 of each image and its shape: uint8 (n, 32)."""
-        rows = [hashlib.sha256(str(tuple(x.shape)).encode() + x.numpy().tobytes()).digest() for x in self.images]
-        return torch.tensor([list(row) for row in rows], dtype=torch.uint8)
+        return digests_of(self.images)
+
+
+def digests_of(images: Iterable[Tensor]) -> Tensor:
+    """SHA-256 of each image and its shape: uint8 (n, 32)."""
+    rows = [hashlib.sha256(str(tuple(x.shape)).encode() + x.numpy().tobytes()).digest() for x in images]
+    return torch.tensor([list(row) for row in rows], dtype=torch.uint8)
 
 
 def blocks(count: int, size: int) -> list[range]:
@@ -52,8 +57,8 @@ def own_turns(count: int, size: int, rank: int, world_size: int) -> Iterator[tup
     """The blocks rank, rank + world_size, ... with equally many turns for every process.
 
     Yields:
-        Block number, its positions, and whether it counts: where a process has no block left it does the first block
-        once more, for company, because sharded models need equally many forward passes everywhere.
+        Block number, its positions, and whether it counts. A process that has no block left repeats the first one,
+        which does not count: sharded models need the same number of forward passes on every process.
     """
     every = blocks(count, size)
     for first in range(0, len(every), world_size):

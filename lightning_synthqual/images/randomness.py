@@ -1,21 +1,36 @@
-"""Random numbers that depend on what is drawn, not on who draws it, and that leave no trace."""
+"""Random numbers that depend on what is generated, not on which process generates it, and that leave no trace."""
 
+import hashlib
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from enum import IntEnum
+from functools import partial
 
 import numpy as np
 import torch
 
 
+class Stream(IntEnum):
+    """Every stream of random numbers; a seed is derived from (seed, stream, index), so that no two share numbers."""
+
+    SAMPLE = 1  # noise and label of a generated image
+    BLOCK = 2  # a block of generated images: the sampler's generator and the global generators
+    READ = 3  # the augmentations of a real item
+    SELECT = 4  # which real items are used
+    PATH_PAIR = 5  # the latents of a path's ends, and where between them the step begins
+    PATH_BLOCK = 6  # a block of path ends: noise buffers and the global generators
+
+
 def derived_seed(*key: int) -> int:
-    """A 64-bit seed from non-negative integers such as (seed, index); unlike keys give unrelated seeds.
+    """A 64-bit seed from integers such as (seed, stream, index); different keys give unrelated seeds.
 
     Example:
-        >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(1, 0)
+        >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(0, 1, 0)
         (True, False)
     """
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    text = ",".join(str(int(number)) for number in (len(key), *key))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def seed_global_generators(seed: int) -> None:
@@ -31,17 +46,45 @@ def seed_global_generators(seed: int) -> None:
 
 @contextmanager
 def preserved_generators() -> Iterator[None]:
-    """Put every global generator back as it was, also after an exception."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    try:
+    """Restore the global generators of python, numpy, torch, CUDA and MPS, also after an exception.
+
+    CUDA has no state before its first use: a seed waits until then. Where that first use is inside the context, its
+    generators get the seed of `torch.manual_seed`, as they would have without the context; without such a seed they
+    are seeded at random, as CUDA does. A seed given before the first use by `torch.cuda.manual_seed` alone is lost.
+    """
+    with ExitStack() as stack:
+        for restore in (_python(), _numpy(), _cpu(), _cuda(), _mps()):
+            stack.callback(restore)
         yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
+
+
+def _python() -> Callable[[], None]:
+    return partial(random.setstate, random.getstate())
+
+
+def _numpy() -> Callable[[], None]:
+    return partial(np.random.set_state, np.random.get_state())  # noqa: NPY002
+
+
+def _cpu() -> Callable[[], None]:
+    return partial(torch.set_rng_state, torch.get_rng_state())
+
+
+def _cuda() -> Callable[[], None]:
+    if torch.cuda.is_initialized():
+        return partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
+    seed = torch.initial_seed()
+    if seed != torch.Generator().initial_seed():
+        return partial(torch.cuda.manual_seed_all, seed)
+    return _seed_cuda_at_random
+
+
+def _seed_cuda_at_random() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.seed_all()
+
+
+def _mps() -> Callable[[], None]:
+    if not torch.backends.mps.is_available():
+        return lambda: None
+    return partial(torch.mps.set_rng_state, torch.mps.get_rng_state())

@@ -2,43 +2,55 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_synthqual.images.blocks import Block, blocks
-from lightning_synthqual.images.files import ArrayDataset, FolderDataset, open_path, picture_to_tensor
-from lightning_synthqual.images.pixels import PixelRange, quantise
-from lightning_synthqual.images.randomness import derived_seed, seed_global_generators
+from lightning_synthqual.images.blocks import Block, blocks, digests_of
+from lightning_synthqual.images.files import ArrayDataset, FolderDataset, open_path
+from lightning_synthqual.images.items import Item, Items
+from lightning_synthqual.images.parts import Parts
+from lightning_synthqual.images.randomness import Stream, derived_seed, preserved_generators
+from lightning_synthqual.images.ranges import DEFAULT_RANGE, Declaration, PixelRange, Range, generated_range
+from lightning_synthqual.images.source import Images, checked_range
+from lightning_synthqual.images.state import undisturbed
 
-_READ, _SELECT = 3, 4  # separate the streams of random numbers
-_VERSION = "1"  # of what happens between a file and its uint8 pixels
+_log = logging.getLogger(__name__)
+_VERSION = "2"  # of what happens between a file and its uint8 pixels, and of the seeds of choices
+_FEW, _MANY = 16, 1024  # images that are looked at before all are read
+_LONG = 100_000  # images of a stream, after which somebody may wonder
+_COMPARED = 8  # images by which the data of processes are compared
 
 
 class ImageSet:
-    """Real images of one role as uint8 (3, H, W), each exactly once and always in the same order.
+    """Images of one role as uint8 (3, H, W), each exactly once and always in the same order.
 
-    Of a DataLoader its dataset is read, not its sampler: no shuffling, no dropped batch. A dataset's random
-    augmentations are drawn once per item, from a seed of (seed, index): an augmented dataset of n items is n images,
-    the same at every reading. To leave the augmentations out, give a dataset without them.
+    The dataset of a DataLoader is read, not its sampler: no shuffling, no dropped batch. Random augmentations are drawn
+    once per item, from a seed of (seed, index): an augmented dataset of n items is n images, the same at every reading.
+    To leave the augmentations out, give a dataset without them.
 
     Args:
-        source: Dataset (map-style or iterable), DataLoader, image folder, or .npy or .npz file.
-        role: ``"real"``, ``"held_out"`` or ``"fake"``, for messages.
-        image_range: What floats span.
-        range_argument: The argument that declares ``image_range``, for messages.
+        source: Dataset (map-style or iterable), DataLoader, image folder, ``.npy`` or ``.npz`` file, or ``Images``.
+        role: ``"real"``, ``"held_out"`` or ``"fake"``.
+        declared: Range that was declared for this set, of floats and of integers beyond uint8; ``None``: none was.
+        fallback: What floats span if none was declared.
         image_size: (height, width) to resize to by PIL's antialiased bicubic interpolation, or ``None``.
-        num_images: Use that many, chosen at random by the seed (the first ones of an iterable dataset).
-        seed: Of the choice and of augmentations.
-        cache_key: Names the data, instead of a fingerprint of its content.
-        skip_unreadable: Whether pictures of a folder that cannot be read are left out.
+        num_images: Number of images to use, chosen at random by the seed (the first ones of an iterable dataset).
+        seed: Random seed of the choice and of augmentations.
+        cache_key: Name of the data, instead of a fingerprint of its content.
+        skip_unreadable: Whether images of a folder that cannot be read are left out.
+
+    Attributes:
+        parts: How the data are distributed over the processes; see ``compare``.
 
     Raises:
         TypeError: If ``source`` is none of these.
@@ -50,8 +62,8 @@ class ImageSet:
         source: Any,
         role: str,
         *,
-        image_range: tuple[float, float] = (-1.0, 1.0),
-        range_argument: str = "image_range",
+        declared: Range | None = None,
+        fallback: Range = DEFAULT_RANGE,
         image_size: tuple[int, int] | None = None,
         num_images: int | None = None,
         seed: int = 0,
@@ -61,6 +73,8 @@ class ImageSet:
         self.role = role
         self.cache_key = cache_key
         self.workers: dict[str, Any] = {}
+        self.images = Images.of(source)
+        source = self.images.source
         if isinstance(source, DataLoader):
             self.workers = {
                 "num_workers": source.num_workers,
@@ -68,24 +82,108 @@ class ImageSet:
             }
             source = source.dataset
         self.dataset: Any = open_path(source, skip_unreadable) if isinstance(source, str | Path) else source
-        self.items = _Items(self.dataset, f"`{role}`", image_range, image_size, seed)
-        self.image_range = image_range
-        self.range_argument = range_argument
+        self.declaration = _declaration(self.images, role, declared, fallback)
+        self.items = Items(self.dataset, f"`{role}`", self.images, self.declaration, image_size, seed)
         self.num_images = num_images
-        self.indices: list[int] | None = None  # None: an iterable dataset, whose items have no numbers
-        if not isinstance(self.dataset, IterableDataset):
-            self.indices = _choose(_length(self.dataset, role), num_images, seed)
+        self.parts = Parts()
+        self._facts: list[dict[str, Any]] = []  # of the parts, where there are several
+        self._length = None if isinstance(self.dataset, IterableDataset) else _length(self.dataset, role)
+        self._choose_items()
         self._labels: dict[int, Any] = {}
+
+    def _choose_items(self) -> None:
+        """Choose the items of this process's part; ``indices`` is ``None`` for an iterable dataset."""
+        self.indices: list[int] | None = None
+        if self._length is None:
+            return
+        lengths = [fact["length"] for fact in self._facts] or [self._length]
+        chosen = np.array(_choose(sum(lengths), self.num_images, self.items.seed))
+        starts = np.cumsum([0, *lengths])
+        self._total = len(chosen)
+        ends = np.searchsorted(chosen, starts)
+        self.indices = (chosen[slice(*ends[self.parts.number :][:2])] - starts[self.parts.number]).tolist()
+        if self.parts.divided:
+            self.parts = replace(self.parts, items=tuple(np.diff(ends).tolist()))
 
     @property
     def skipped(self) -> list[str]:
-        """Names of pictures that could not be read and were left out."""
+        """Names of images that could not be read and were left out."""
+        if self._facts:
+            return [name for fact in self._facts for name in fact["skipped"]]
         return self.dataset.skipped if isinstance(self.dataset, FolderDataset) else []
+
+    def name(self, position: int) -> str:
+        """What the image at a position is called: its file's name, else its item number."""
+        index = position if self.indices is None else self.indices[position]
+        return self.dataset.name(index) if isinstance(self.dataset, FolderDataset) else f"item {index}"
 
     def __len__(self) -> int:
         if self.indices is None:
             raise TypeError(f"`{self.role}` is an iterable dataset, which has no length.")
-        return len(self.indices)
+        return self._total
+
+    def compare(self, gather: Callable[[Any], list[Any]], rank: int) -> None:
+        """Find out whether all processes have the same data; if not, these are parts of the set.
+
+        Lengths and a few items are compared. To be called on every process, before anything is read.
+
+        Args:
+            gather: Returns the values that all processes pass to it, by rank; the values have to be JSON.
+            rank: Number of this process.
+        """
+        self.parts, self._facts = Parts(), []
+        facts = gather(self._describe_own())
+        self.parts = Parts.of([json.dumps(fact["content"]) for fact in facts], rank)
+        if self.parts.divided:
+            self._facts = [facts[self.parts.of_rank.index(part)] for part in range(self.parts.count)]
+            self._choose_items()
+
+    def inspect(self) -> None:
+        """Look at a few images, so that faults of the data show before all are read.
+
+        A range that seems wrong is an error only if many more images show the same.
+
+        Raises:
+            TypeError: If an item holds no image.
+            ValueError: If an image cannot be used, or the values contradict what was declared.
+        """
+        if self.indices is None:
+            return
+        with undisturbed(self), preserved_generators():
+            seen = _seen(self._glance(_FEW))
+            try:
+                self.check_range(seen)
+            except ValueError:
+                self.check_range(_seen(self._glance(_MANY)))
+
+    def check_range(self, seen: PixelRange) -> str | None:
+        """Compare the values that were seen with what was declared.
+
+        Returns:
+            A warning, or ``None`` if there is nothing to say.
+
+        Raises:
+            ValueError: If real images, or integers, contradict what was declared.
+        """
+        check = self.declaration.caveat if self.role == "fake" else self.declaration.check
+        return check(seen, f"`{self.role}`")
+
+    def check_whole(self) -> None:
+        """Raise if this process cannot read every image of the set.
+
+        Raises:
+            ValueError: If processes have different parts of it.
+        """
+        if self.parts.divided:
+            raise ValueError(
+                f"Single images and labels of `{self.role}` are needed on every process, but processes have different "
+                "parts of it. Give each of them all the data, or leave out metrics that show images or pairs and "
+                "`labels='data'`."
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """What was stated of the images, and how they are distributed over processes: for the protocol."""
+        return {**self.images.describe(), **self.parts.describe()}
 
     def label(self, index: int) -> Any:
         """Label of item ``index``: the second entry of a tuple, or ``label`` of a dict.
@@ -95,10 +193,11 @@ class ImageSet:
         """
         if self.indices is None:
             raise ValueError("`labels='data'` needs a map-style dataset as `real`, but it is an iterable one.")
+        self.check_whole()
         if index not in self._labels:
             item = self.dataset[self.indices[index]]
             label = item.get("label") if isinstance(item, Mapping) else None
-            if isinstance(item, tuple | list) and len(item) > 1:
+            if isinstance(item, tuple | list) and len(item) > 1 and self.images.key != 1:
                 label = item[1]
             if label is None:
                 raise ValueError(
@@ -109,17 +208,23 @@ class ImageSet:
         return self._labels[index]
 
     def read(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Block]:
-        """Read the blocks rank, rank + world_size, ... of the set."""
+        """Read the blocks rank, rank + world_size, ... of the set, or of this process's part of it."""
+        rank, world_size = self.parts.turn(rank, world_size)
         if self.indices is None:
             yield from self._read_stream(batch_size, rank, world_size)
             return
-        own = blocks(len(self), batch_size)[rank::world_size]
+        own = blocks(len(self.indices), batch_size)[rank::world_size]
         wanted = iter(self._load([self.indices[position] for block in own for position in block]))
         for block in own:
             yield _block(block, [next(wanted) for _ in block])
 
     def pick(self, positions: Sequence[int]) -> list[Tensor]:
-        """The images at these positions of the set, uint8 (3, H, W); a stream is read up to the last of them."""
+        """The images at these positions of the set, uint8 (3, H, W); a stream is read up to the last of them.
+
+        Raises:
+            ValueError: If processes have different parts of the set.
+        """
+        self.check_whole()
         if self.indices is not None:
             return [item.image for item in self._load([self.indices[position] for position in positions])]
         found = {
@@ -130,7 +235,7 @@ class ImageSet:
         }
         return [found[position] for position in positions]
 
-    def _load(self, indices: list[int]) -> Iterable["Item"]:
+    def _load(self, indices: list[int]) -> Iterable[Item]:
         if not self.workers.get("num_workers"):
             return (self.items[index] for index in indices)
         return DataLoader(
@@ -139,10 +244,13 @@ class ImageSet:
 
     def _read_stream(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Block]:
         start, pending = 0, []
-        self.items.seed_generators(0)  # a stream that shuffles must do it alike on every process
+        most = None if self.num_images is None else self.parts.quota(self.num_images)
+        self.items.seed_generators(0)  # a stream that shuffles must do so in the same way on every process
         for index, item in enumerate(self.dataset):
-            if self.num_images is not None and index >= self.num_images:
+            if most is not None and index >= most:
                 break
+            if most is None and index == _LONG:
+                _log.warning("`%s` has given %d images so far. If it has no end, pass `num_real`.", self.role, index)
             mine = index // batch_size % world_size == rank
             if mine:
                 pending.append(self.items.convert(item, index))
@@ -154,117 +262,93 @@ class ImageSet:
         if pending:
             yield _block(range(start, start + len(pending)), pending)
 
+    def _glance(self, count: int) -> list[Item]:
+        """A few items: spread evenly, or the first ones of an iterable dataset."""
+        if self.indices is None:
+            self.items.seed_generators(0)
+            return [self.items.convert(item, index) for index, item in enumerate(islice(self.dataset, count))]
+        places = np.linspace(0, len(self.indices) - 1, min(count, len(self.indices))).astype(int)
+        chosen = [self.indices[place] for place in places]
+        return list(self._load(chosen)) if count > _FEW else [self.items[index] for index in chosen]
+
+    def _describe_own(self) -> dict[str, Any]:
+        """What can be compared of this process's data, and what others need to know of them."""
+        with preserved_generators():
+            first, second = (digests_of(item.image for item in self._glance(_COMPARED)).tolist() for _ in range(2))
+        repeatable = self.indices is None or first == second  # else contents tell nothing, and indices decide
+        return {
+            "content": [self._length, first if repeatable else None],
+            "length": self._length,
+            "size": self.first_size(),
+            "skipped": self.skipped,
+            "stamp": self.stamp(),
+        }
+
     def first_size(self) -> list[int] | None:
         """Height and width of the first image; ``None`` for an iterable dataset, which cannot be read twice."""
+        if self._facts:
+            size: list[int] | None = self._facts[0]["size"]
+            return size
         return None if self.indices is None else list(self.items[self.indices[0]].image.shape[1:])
+
+    def holds_all(self, count: int) -> bool:
+        """Whether so many images, which were read, are all that the source holds."""
+        lengths = [fact["length"] for fact in self._facts] or [self._length]
+        known = self._length is not None and sum(lengths) <= count
+        return self.num_images is None or count < self.num_images or known
 
     def stamp(self) -> str | None:
         """A fingerprint that needs no reading of pixels: of a folder or a named set; ``None`` for others."""
-        choice = [self.items.image_size, len(self.indices) if self.indices is not None else None, self.items.seed]
+        if self._facts:
+            stamps = [fact["stamp"] for fact in self._facts]
+            return None if None in stamps else _digest(["parts", *stamps])
+        stated = [self.images.describe(), self.declaration.integers, self.items.image_size, self.items.seed]
+        choice = [self.num_images, None if self.indices is None else len(self.indices)]
         if self.cache_key is not None:
-            return _digest(["key", self.cache_key, self.role, self.items.image_range, self.num_images, *choice])
+            return _digest(["key", self.cache_key, self.role, self.declaration.floats, *stated, *choice])
         if isinstance(self.dataset, FolderDataset):
-            return _digest(["folder", self.dataset.stamp(), self.num_images, *choice])
+            return _digest(["folder", self.dataset.stamp(), *stated, *choice])
         if isinstance(self.dataset, ArrayDataset):
-            return _digest(["array", self.dataset.stamp(), self.items.image_range, self.num_images, *choice])
+            return _digest(["array", self.dataset.stamp(), self.declaration.floats, *stated, *choice])
         return None
 
 
-@dataclass(frozen=True)
-class Item:
-    """One image, uint8 (3, H, W), and the float values seen in it."""
-
-    image: Tensor
-    seen: PixelRange
-
-
-class _Items(Dataset[Item]):
-    """Items of a user's dataset as uint8, random augmentations seeded by index; works in worker processes too."""
-
-    def __init__(
-        self,
-        dataset: Any,
-        what: str,
-        image_range: tuple[float, float],
-        image_size: tuple[int, int] | None,
-        seed: int,
-    ) -> None:
-        self.dataset = dataset
-        self.what = what
-        self.image_range = image_range
-        self.image_size = image_size
-        self.seed = seed
-
-    def __getitem__(self, index: int) -> Item:
-        self.seed_generators(index)
-        return self.convert(self.dataset[index], index)
-
-    def seed_generators(self, index: int) -> None:
-        """Seed the global generators for the augmentations of item ``index``."""
-        seed_global_generators(derived_seed(self.seed, _READ, index))
-
-    def convert(self, item: Any, index: int) -> Item:
-        """Take the image out of an item, quantise and resize it."""
-        where = f"{self.what} (item {index})"
-        image = image_of(item, where)
-        quantised, seen = quantise(image[None], self.image_range, where)
-        return Item(resize(quantised[0].cpu(), self.image_size), seen)
+def _declaration(images: Images, role: str, declared: Range | None, fallback: Range) -> Declaration:
+    """What was said about the values of a set, by ``Images``, by an argument, or not at all."""
+    if images.range is not None:
+        stated = checked_range("range", images.range)
+        return Declaration(stated, stated, "range")
+    if images.mean is not None:
+        return Declaration((0.0, 1.0), None, "range")
+    if declared is not None:
+        return Declaration(declared, declared, "real_range")
+    if role == "fake":
+        return generated_range(fallback)
+    return Declaration(fallback, None, "real_range", assumed=True)
 
 
-def image_of(item: Any, where: str) -> Tensor:
-    """The image (C, H, W) of a dataset item: an image, a tuple that starts with one, or a dict with ``image``.
-
-    Raises:
-        TypeError: If there is none.
-        ValueError: If it is a picture of other than 1 or 3 channels.
-    """
-    if isinstance(item, Mapping):
-        item = item.get("image")
-    elif isinstance(item, tuple | list) and item:
-        item = item[0]
-    if isinstance(item, Image.Image):
-        try:
-            return picture_to_tensor(item)
-        except ValueError as error:
-            raise ValueError(f"{where} is a picture that cannot be used ({error}).") from error
-    if isinstance(item, np.ndarray) and item.ndim in (2, 3):
-        tensor = torch.from_numpy(np.ascontiguousarray(item))
-        return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
-    if isinstance(item, Tensor) and item.ndim in (2, 3):
-        return item[None] if item.ndim == 2 else item
-    shape = f" of shape {tuple(item.shape)}" if isinstance(item, Tensor | np.ndarray) else ""
-    raise TypeError(
-        f"{where} must be an image, a tuple that starts with one, or a dict with `image`, where an image is a PIL "
-        f"picture, an array (H, W, C) or a tensor (C, H, W); but the image is {type(item).__name__}{shape}."
-    )
-
-
-def resize(image: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """Resize uint8 (3, H, W) to (height, width) as PIL does, antialiased bicubic; ``None``: leave it."""
-    if size is None or tuple(image.shape[1:]) == size:
-        return image.contiguous()
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    return picture_to_tensor(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+def _seen(items: Iterable[Item]) -> PixelRange:
+    return sum((item.seen for item in items), PixelRange())
 
 
 def _block(positions: range, items: list[Item]) -> Block:
-    return Block(positions, [item.image for item in items], sum((item.seen for item in items), PixelRange()))
+    return Block(positions, [item.image for item in items], _seen(items))
 
 
 def _length(dataset: Any, role: str) -> int:
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+    if (length := length_hint(dataset, -1)) < 0 or isinstance(dataset, Mapping) or not hasattr(dataset, "__getitem__"):
         raise TypeError(
             f"`{role}` must be a Dataset, a DataLoader or an image folder, but got {type(dataset).__name__}."
         )
-    if not len(dataset):
+    if not length:
         raise ValueError(f"`{role}` is empty. Give a dataset with images.")
-    return len(dataset)
+    return length
 
 
 def _choose(count: int, wanted: int | None, seed: int) -> list[int]:
     if wanted is None or wanted >= count:
         return list(range(count))
-    chosen = np.random.default_rng(derived_seed(seed, _SELECT)).permutation(count)[:wanted]
+    chosen = np.random.default_rng(derived_seed(seed, Stream.SELECT)).permutation(count)[:wanted]
     return sorted(chosen.tolist())
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_synthqual.images.randomness import derived_seed, preserved_generators, seed_global_generators
+from lightning_synthqual.images.randomness import Stream, derived_seed, preserved_generators, seed_global_generators
 
 keys = st.lists(st.integers(0, 2**63), min_size=1, max_size=4)
 
@@ -22,7 +22,18 @@ def test_a_seed_is_a_function_of_its_key_and_fits_64_bits(key: list[int]) -> Non
     assert 0 <= derived_seed(*key) < 2**64
 
 
-def test_neighbouring_keys_have_unlike_seeds() -> None:
+def test_keys_of_other_lengths_have_other_seeds() -> None:
+    assert derived_seed(0, 4) != derived_seed(0, 4, 0)
+    assert derived_seed(1, 2**32) != derived_seed(1, 0, 1)
+    assert derived_seed(2**32 + 5) != derived_seed(5, 1)
+
+
+def test_no_two_streams_share_a_number() -> None:
+    assert len({int(stream) for stream in Stream.__members__.values()}) == len(Stream.__members__) == 6
+    assert derived_seed(0, Stream.READ, 5) == derived_seed(0, int(Stream.READ), 5)
+
+
+def test_neighbouring_keys_have_different_seeds() -> None:
     seeds = {derived_seed(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
     assert len(seeds) == 1000
 
@@ -70,3 +81,46 @@ def test_metal_is_seeded_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     np.random.set_state(numpy)  # noqa: NPY002
     torch.set_rng_state(cpu)
     assert seeds == [7]
+
+
+class Cuda:
+    """Stands for a GPU's generators: seeds wait until the first use."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.used, self.seed = False, None
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: self.used)
+        monkeypatch.setattr(torch.cuda, "manual_seed_all", self.set)
+        monkeypatch.setattr(torch.cuda, "seed_all", lambda: self.set("random"))
+        monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: self.seed)
+        monkeypatch.setattr(torch.cuda, "set_rng_state_all", self.set)
+
+    def set(self, seed: object) -> None:
+        self.seed = seed
+
+
+@pytest.mark.parametrize("first_use", ["before", "inside", "afterwards"])
+def test_cuda_keeps_the_seed_of_the_run_whenever_it_is_first_used(
+    first_use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = Cuda(monkeypatch)
+    with preserved_generators():
+        torch.manual_seed(7)
+        cuda.used = first_use == "before"
+        with preserved_generators():
+            cuda.used |= first_use == "inside"
+            seed_global_generators(9)
+            torch.manual_seed(11)  # a sampler that seeds by itself
+            assert cuda.seed == 11
+        assert cuda.seed == 7
+
+
+@pytest.mark.parametrize(("used", "seed"), [(True, "random"), (False, None)])
+def test_cuda_without_a_seed_is_not_given_one(used: bool, seed: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda(monkeypatch)
+    unseeded = torch.Generator().get_state()
+    with preserved_generators():
+        torch.set_rng_state(unseeded)
+        with preserved_generators():
+            cuda.used = used
+            seed_global_generators(9)
+        assert cuda.seed == seed

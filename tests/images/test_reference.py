@@ -1,5 +1,7 @@
 import os
 import random
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 from torchvision.transforms import v2
 
+from lightning_synthqual.images.files import FolderDataset
+from lightning_synthqual.images.items import resize
 from lightning_synthqual.images.pixels import PixelRange
 from lightning_synthqual.images.randomness import preserved_generators
-from lightning_synthqual.images.reference import FolderDataset, ImageSet, fingerprint_of_pixels, image_of, resize
+from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
+from lightning_synthqual.images.source import Images
 
 Array = NDArray[np.uint8]
 Pictures = Callable[..., Tensor]
@@ -103,12 +108,58 @@ def test_every_format_is_read_as_pil_reads_it(tmp_path: Path, array: Array, suff
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_a_16_bit_picture_is_scaled_by_65535(tmp_path: Path, suffix: str) -> None:
+def test_a_16_bit_image_is_scaled_by_65535(tmp_path: Path, suffix: str) -> None:
     levels = np.array([[0, 128, 129, 257 * 100, 257 * 100 + 128, 257 * 100 + 129, 65406, 65407, 65535]], np.uint16)
     Image.fromarray(levels).save(tmp_path / f"x.{suffix}")
     (image,) = images_of(tmp_path)
     assert image[0, 0].tolist() == [0, 0, 1, 100, 100, 101, 254, 255, 255]
     assert torch.equal(image[0], image[2])
+
+
+TEN_BITS = np.array([[0, 4, 511, 1023]], np.uint16)
+
+
+@pytest.fixture(params=["png", "tif", "npy", "array", "tensor", "PIL", "mode I"])
+def ten_bits(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A set of one image of 10 bits in 16, by every way in."""
+    if request.param in ("png", "tif"):
+        Image.fromarray(TEN_BITS).save(tmp_path / f"x.{request.param}")
+        return tmp_path
+    if request.param == "npy":
+        np.save(tmp_path / "x.npy", TEN_BITS[None])
+        return tmp_path / "x.npy"
+    ways: dict[str, Callable[[], Any]] = {
+        "array": lambda: TEN_BITS,
+        "tensor": lambda: torch.from_numpy(TEN_BITS),
+        "PIL": lambda: Image.fromarray(TEN_BITS),
+        "mode I": lambda: Image.fromarray(TEN_BITS.astype(np.int32)),
+    }
+    return [ways[request.param]()]
+
+
+@pytest.mark.parametrize("role", ["real", "fake"])
+def test_integers_of_few_bits_in_many_need_their_range(ten_bits: Any, role: str) -> None:
+    image_set = ImageSet(ten_bits, role, fallback=(-1.0, 1.0))
+    with pytest.raises(ValueError, match=r"integers from 0 to 1023, .* `(real|image)_range=\(0, 1023\)`"):
+        image_set.inspect()
+    declared = {"declared": (0, 1023)} if role == "real" else {"fallback": (0, 1023)}
+    image_set = ImageSet(ten_bits, role, **declared)
+    image_set.inspect()
+    assert image_set.pick([0])[0][0, 0].tolist() == [0, 1, 127, 255]
+
+
+def test_integers_do_not_inherit_the_range_of_generated_floats() -> None:
+    levels = np.array([[0, 32768, 65535]], np.uint16)
+    (image,) = images_of([levels], fallback=(0.0, 255.0))
+    assert image[0, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint32])
+def test_integers_of_32_bits_do_not_saturate(kind: type[np.integer[Any]]) -> None:
+    top = np.iinfo(kind).max
+    levels = np.array([[0, top // 4 + 1, top]], kind)
+    (image,) = images_of([levels])
+    assert image[0, 0].tolist() == [0, 64, 255]
 
 
 def test_grey_black_and_white_and_palette_pictures_are_read(tmp_path: Path, array: Array) -> None:
@@ -123,11 +174,10 @@ def test_grey_black_and_white_and_palette_pictures_are_read(tmp_path: Path, arra
     assert torch.equal(images[2], chw(np.array(palette.convert("RGB"))))
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK"])
-def test_other_channels_are_an_error_that_names_the_file(tmp_path: Path, mode: str) -> None:
-    Image.new(mode, (3, 3)).save(tmp_path / "alpha.tif")
-    with pytest.raises(ValueError, match=rf"alpha\.tif` could not be read \(it has the channels {mode}, where grey"):
-        images_of(tmp_path)
+@pytest.mark.parametrize("mode", ["F", "CMYK", "HSV"])
+def test_other_channels_are_an_error(mode: str) -> None:
+    with pytest.raises(ValueError, match=rf"^`real` \(item 0\) .* it has the channels {mode}, where grey"):
+        images_of([Image.new(mode, (3, 3))])
 
 
 @pytest.mark.parametrize("kept", [0, 5, 60])
@@ -135,11 +185,91 @@ def test_a_broken_file_is_named(tmp_path: Path, array: Array, kept: int) -> None
     Image.fromarray(array).save(tmp_path / "fine.png")
     content = (tmp_path / "fine.png").read_bytes()
     (tmp_path / "half.png").write_bytes(content[:kept])
-    with pytest.raises(ValueError, match=r"The picture `.*half\.png` could not be read .* Repair or remove it"):
+    with pytest.raises(ValueError, match=r"The image `.*half\.png` could not be read .* Repair or remove it"):
         images_of(tmp_path)
 
 
-def test_a_picture_too_large_for_pil_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def transparent(mode: str, alpha: int) -> Image.Image:
+    """An image whose lower row is as opaque as ``alpha`` says."""
+    image = Image.new("RGBA" if mode != "LA" else "LA", (2, 2), (9, 255) if mode == "LA" else (9, 8, 7, 255))
+    image.putalpha(Image.fromarray(np.array([[255, 255], [alpha, alpha]], np.uint8)))
+    return image
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_images_are_refused_and_opaque_ones_lose_their_alpha(tmp_path: Path, mode: str) -> None:
+    transparent(mode, 255).save(tmp_path / "x.png")
+    (image,) = images_of(tmp_path)
+    assert image[:, 0, 0].tolist() == ([9, 8, 7] if mode == "RGBA" else [9, 9, 9])
+    transparent(mode, 254).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=rf"x\.png` could not be read \(it has transparent pixels \(channels {mode}\)"):
+        images_of(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_is_refused_where_it_occurs(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(np.array([[0, 0], [200, 200]], np.uint8)).convert(mode)
+    used, unused = {"P": (200, 7), "L": (200, 7), "RGB": ((200,) * 3, (7,) * 3)}[mode]
+    image.save(tmp_path / "x.png", transparency=unused)
+    (read,) = images_of(tmp_path)
+    assert read[:, 1, 1].tolist() == [200, 200, 200]
+    image.save(tmp_path / "x.png", transparency=used)
+    with pytest.raises(ValueError, match=r"it has transparent pixels"):
+        images_of(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "webp"])
+def test_images_of_several_frames_are_refused(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=rf"x\.{suffix}` could not be read \(it has 3 frames or pages"):
+        images_of(tmp_path)
+
+
+def test_a_photograph_with_previews_behind_it_is_read(tmp_path: Path, array: Array) -> None:
+    photograph = Image.fromarray(array)
+    photograph.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[photograph.resize((3, 3))])
+    (image,) = images_of(tmp_path)
+    assert image.shape == (3, *array.shape[:2])
+
+
+def test_colours_of_16_bits_are_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + struct.pack(">HHH", 4095, 2000, 17))
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(ValueError, match="16 bits per colour channel"):
+        images_of(tmp_path)
+
+
+def test_masked_pixels_are_refused(array: Array) -> None:
+    masked = np.ma.masked_array(array, mask=np.zeros(array.shape, bool))
+    assert torch.equal(images_of([masked])[0], chw(array))
+    masked[2, 3] = np.ma.masked
+    with pytest.raises(ValueError, match=r"^`real` \(item 0\) is an image that cannot be used: .* masked pixels"):
+        images_of([masked])
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "data" / "below").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for level, name in enumerate(["data/a.png", "data/below/b.png", "elsewhere/c.png"]):
+        Image.new("L", (2, 2), level).save(tmp_path / name)
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "below" / "circle").symlink_to(tmp_path / "data")
+    (tmp_path / "elsewhere" / "itself").symlink_to(tmp_path / "elsewhere")
+    folder = FolderDataset(tmp_path / "data")
+    assert [path.relative_to(folder.folder).as_posix() for path in folder.files] == [
+        "a.png",
+        "below/b.png",
+        "link/c.png",
+    ]
+
+
+def test_an_image_too_large_for_pil_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (64, 64)).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
     with pytest.raises(ValueError, match=r"huge\.png` could not be read"):
@@ -147,16 +277,16 @@ def test_a_picture_too_large_for_pil_is_named(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere` does not exist or is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere` does not exist or is not a folder"):
         ImageSet(tmp_path / "nowhere", "real")
     (tmp_path / "file.png").touch()
-    with pytest.raises(FileNotFoundError, match=r"file.png` does not exist or is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"file.png` does not exist or is not a folder"):
         ImageSet(str(tmp_path / "file.png"), "real")
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.gif").touch()
-    with pytest.raises(ValueError, match=r"holds no pictures \(searched for: \.png, \.jpg"):
+    with pytest.raises(ValueError, match=r"holds no images \(searched for: \.png, \.jpg"):
         ImageSet(tmp_path, "real")
 
 
@@ -170,6 +300,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         Image.fromarray,
         lambda array: (Image.fromarray(array), 3),
         lambda array: {"image": Image.fromarray(array)},
+        lambda array: {"jpg": Image.fromarray(array), "cls": 3},
         lambda array: array,
         lambda array: array[:, ::-1][:, ::-1],
         lambda array: chw(array).float() / 127.5 - 1,
@@ -189,7 +320,7 @@ def test_items_may_be_grey(array: Array, dress: Callable[[Array], Any]) -> None:
     assert torch.equal(image, torch.from_numpy(grey).expand(3, -1, -1))
 
 
-@pytest.mark.parametrize("item", [None, 3, "x.png", {}, {"img": torch.zeros(3, 2, 2)}, (), torch.zeros(1, 3, 2, 2)])
+@pytest.mark.parametrize("item", [None, 3, "x.png", (), torch.zeros(1, 3, 2, 2)])
 def test_what_holds_no_image_is_an_error(item: Any) -> None:
     with pytest.raises(TypeError, match=r"^`real` \(item 1\) must be an image, a tuple .* or a dict with `image`"):
         images_of([torch.zeros(3, 2, 2), item])
@@ -201,7 +332,7 @@ def test_what_holds_no_image_is_an_error(item: Any) -> None:
         (torch.zeros(4, 2, 2), "4 channels"),
         (torch.zeros(8, 8, 3), "Permute them"),
         (torch.full((3, 2, 2), float("nan")), "NaN or infinite"),
-        (Image.new("RGBA", (2, 2)), "is a picture that cannot be used .*channels RGBA"),
+        (Image.new("RGBA", (2, 2)), "is an image that cannot be used.*channels RGBA"),
     ],
 )
 def test_a_faulty_image_is_an_error_that_names_role_and_item(item: Any, message: str) -> None:
@@ -231,6 +362,8 @@ def test_a_dataloader_is_its_dataset_in_order(pictures: Pictures) -> None:
     data = pictures(23, 4, 5)
     loader = DataLoader(TensorDataset(data), batch_size=5, shuffle=True, drop_last=True)
     assert torch.equal(stacked(loader), data)
+    sampler = DistributedSampler(TensorDataset(data), num_replicas=2, rank=1)
+    assert torch.equal(stacked(DataLoader(TensorDataset(data), sampler=sampler)), data)
 
 
 def test_worker_processes_read_the_same() -> None:
@@ -289,11 +422,11 @@ def test_more_than_there_are_is_all(pictures: Pictures, wanted: int | None) -> N
 
 
 def test_augmentations_depend_on_seed_and_index_alone() -> None:
-    expected = stacked(Augmented(), image_range=(0.0, 1.0))
+    expected = stacked(Augmented(), declared=(0.0, 1.0))
     random.seed(8)
     torch.rand(4)
-    assert torch.equal(stacked(Augmented(), 5, 3, image_range=(0.0, 1.0)), expected)
-    other = stacked(Augmented(), image_range=(0.0, 1.0), seed=1)
+    assert torch.equal(stacked(Augmented(), 5, 3, declared=(0.0, 1.0)), expected)
+    other = stacked(Augmented(), declared=(0.0, 1.0), seed=1)
     assert torch.equal(other[:, 0, 0, 0], torch.arange(12))
     for place in range(1, 4):
         values = expected.flatten(2)[:, 0, place]
@@ -302,8 +435,8 @@ def test_augmentations_depend_on_seed_and_index_alone() -> None:
 
 
 def test_augmentations_of_a_choice_are_those_of_the_whole() -> None:
-    everything = stacked(Augmented(), image_range=(0.0, 1.0))
-    chosen = stacked(Augmented(), image_range=(0.0, 1.0), num_images=5)
+    everything = stacked(Augmented(), declared=(0.0, 1.0))
+    chosen = stacked(Augmented(), declared=(0.0, 1.0), num_images=5)
     assert torch.equal(chosen, everything[chosen[:, 0, 0, 0].long()])
 
 
@@ -356,8 +489,8 @@ def test_unlike_sizes_stay_as_they_are(pictures: Pictures) -> None:
 def test_blocks_say_which_floats_were_seen() -> None:
     data = [torch.full((1, 2, 2), value) for value in (-0.5, 0.25, 1.5)]
     first, second = ImageSet(data, "real").read(2)
-    assert first.seen == PixelRange(-0.5, 0.25, negative=4, clamped=0, count=8)
-    assert second.seen == PixelRange(1.5, 1.5, negative=0, clamped=4, count=4)
+    assert first.seen == PixelRange(-0.5, 0.25, count=8, outside_unit=4)
+    assert second.seen == PixelRange(1.5, 1.5, count=4, clamped=4, beyond=4, outside_unit=4, outside_signed=4)
 
 
 @pytest.fixture
@@ -406,7 +539,7 @@ def test_a_cache_key_stands_for_the_data(pictures: Pictures) -> None:
     stamp = ImageSet(data, "real", cache_key="mine").stamp()
     assert stamp == ImageSet(others, "real", cache_key="mine").stamp()
     assert ImageSet(data, "real").stamp() is None
-    variants: list[dict[str, Any]] = [{"cache_key": "other"}, {"image_range": (0.0, 1.0)}, {"image_size": (4, 4)}]
+    variants: list[dict[str, Any]] = [{"cache_key": "other"}, {"declared": (0.0, 1.0)}, {"image_size": (4, 4)}]
     variants += [{"num_images": 2}, {"seed": 1}]
     stamps = {ImageSet(data, "real", **{"cache_key": "mine", **variant}).stamp() for variant in variants}
     stamps.add(ImageSet(data, "held_out", cache_key="mine").stamp())
@@ -424,6 +557,83 @@ def test_the_fingerprint_of_pixels_depends_on_content_and_order(pictures: Pictur
     assert len({fingerprint(each) for each in (data, changed, data.flip(0), data[:4])}) == 4
 
 
-def test_the_image_of_an_item_is_not_copied_needlessly(pictures: Pictures) -> None:
-    image = pictures(1, 3, 3)[0]
-    assert image_of((image, 1), "it") is image
+def test_images_say_where_in_an_item_the_image_is_and_what_it_spans(array: Array) -> None:
+    data = [{"scan": chw(array).float() / 255, "image": torch.zeros(3, 2, 2)}]
+    assert torch.equal(images_of(Images(data, key="scan", range=(0, 1)))[0], chw(array))
+    pairs = DataLoader([(3, chw(array))])
+    assert torch.equal(images_of(Images(pairs, key=1))[0], chw(array))
+    assert torch.equal(images_of(Images(pairs, key=-1))[0], chw(array))
+
+
+@pytest.mark.parametrize("role", ["real", "held_out", "fake"])
+def test_a_normalisation_is_undone(array: Array, role: str) -> None:
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    floats = chw(array).float() / 255
+    data = [v2.functional.normalize(floats, mean, std)]
+    image_set = ImageSet(Images(data, mean=mean, std=std), role, fallback=(-1.0, 1.0))
+    image_set.inspect()
+    assert torch.equal(image_set.pick([0])[0], chw(array))
+    (block,) = ImageSet(Images([2 * floats - 1], range=(0, 1), mean=0.5, std=0.5), role).read(1)
+    assert torch.equal(block.images[0], chw(array))
+    assert block.seen.clamped == 0
+
+
+def test_what_was_stated_of_images_is_part_of_their_stamp_and_described(folder: Path) -> None:
+    stated: list[dict[str, Any]] = [
+        {},
+        {"range": (0, 1)},
+        {"range": (0, 2)},
+        {"key": "a"},
+        {"key": 0},
+        {"mean": 0.5, "std": 0.5},
+        {"mean": 0.5, "std": [0.5, 0.5, 0.25]},
+    ]
+    sets = [ImageSet(Images(folder, **each), "real") for each in stated]
+    assert len({image_set.stamp() for image_set in sets}) == len(stated)
+    assert sets[0].stamp() == ImageSet(folder, "real").stamp()
+    assert sets[1].describe() == {"range": [0.0, 1.0]}
+    assert sets[6].describe() == {"mean": [0.5], "std": [0.5, 0.5, 0.25]}
+
+
+def test_a_range_of_integers_changes_the_stamp_of_a_folder(folder: Path) -> None:
+    stamps = {ImageSet(folder, "real", declared=declared).stamp() for declared in (None, (0, 1023), (0, 4095))}
+    assert len(stamps) == 3
+
+
+class Counted(Dataset[Tensor]):
+    """Counts how often its items are read."""
+
+    def __init__(self, items: Tensor) -> None:
+        self.items = items
+        self.log: list[int] = []  # a number would be restored after the images were looked at
+
+    @property
+    def reads(self) -> int:
+        return len(self.log)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.log.append(index)
+        return self.items[index]
+
+
+def test_a_wrong_range_shows_before_all_is_read() -> None:
+    data = Counted(torch.rand(5000, 1, 2, 2))
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"`real_range=\(0\.0, 1\.0\)`"):
+        ImageSet(data, "real").inspect()
+    assert data.reads == 16 + 1024
+    assert torch.equal(torch.get_rng_state(), before)
+    data.log.clear()
+    ImageSet(data, "real", declared=(0.0, 1.0)).inspect()
+    assert data.reads == 16
+
+
+def test_a_few_bright_images_are_no_evidence() -> None:
+    levels = 0.5 + 0.5 * torch.rand(1000, 1, 2, 2)
+    levels[::50] *= -1  # one in fifty is dark, and none of those that are looked at first
+    data = Counted(levels.roll(7, 0))
+    ImageSet(data, "real").inspect()
+    assert data.reads == 16 + 1000

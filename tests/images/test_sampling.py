@@ -1,12 +1,14 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_synthqual.images.callables import describe_callable
 from lightning_synthqual.images.randomness import preserved_generators
-from lightning_synthqual.images.sampling import Sampler, evaluation_mode
+from lightning_synthqual.images.sampling import Sampler
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +61,7 @@ def images_of(sampler: Sampler, count: int = 20, batch_size: int = 7, world_size
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_image_i_is_the_same_whoever_draws_it(batch_size: int, world_size: int) -> None:
+def test_image_i_is_the_same_on_every_process(batch_size: int, world_size: int) -> None:
     expected = images_of(Sampler(Plain()), count=100, batch_size=100)
     assert torch.equal(images_of(Sampler(Plain()), 100, batch_size, world_size), expected)
     assert len(expected.unique(dim=0)) == 100
@@ -133,7 +135,7 @@ def test_the_samplers_generator_is_seeded_by_seed_and_block() -> None:
     assert torch.equal(first, images_of(sampler(0), world_size=3))
     assert not torch.equal(first, images_of(sampler(1)))
     assert not torch.equal(first[:7], first[7:14])
-    assert sampler(0).protocol == {"kind": "sampler"}
+    assert sampler(0).protocol == {"kind": "sampler", "sampler": describe_callable(draw)}
 
 
 def test_the_samplers_own_draws_from_global_generators_repeat() -> None:
@@ -150,7 +152,7 @@ def test_a_sample_images_method_is_used_before_latents() -> None:
     images = images_of(sampler)
     assert torch.equal(images[:, 0], images[:, 2])
     assert images.min() >= 127
-    assert sampler.protocol == {"kind": "sample_images"}
+    assert sampler.protocol == {"kind": "sample_images", "sampler": describe_callable(WithMethod.sample_images)}
 
 
 def test_a_function_is_used_before_the_method() -> None:
@@ -248,7 +250,7 @@ def test_faults_of_the_pictures_name_their_maker() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sampler", "sample_images"])
-def test_a_generator_on_the_wrong_device_gets_the_mend(kind: str) -> None:
+def test_a_generator_on_the_wrong_device_is_told_what_to_do(kind: str) -> None:
     def draw(*_: Any) -> Tensor:
         raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
 
@@ -299,20 +301,131 @@ def test_the_context_is_entered_around_each_call() -> None:
     assert not torch.is_autocast_enabled("cpu")
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_evaluation_mode_puts_every_flag_back(fails: bool) -> None:
-    network = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.BatchNorm1d(1), nn.Dropout()), nn.ReLU())
-    other = nn.Linear(1, 1).eval()
-    network[1].eval()
-    network[1][1].train()
-    flags = [part.training for part in network.modules()]
-    assert len(set(flags)) == 2
-    try:
-        with evaluation_mode(network, other, network[0], "no module"):
-            assert not any(part.training for part in network.modules())
-            if fails:
-                raise KeyError
-    except KeyError:
-        assert fails
-    assert [part.training for part in network.modules()] == flags
-    assert not other.training
+def test_a_sampler_that_takes_labels_gets_them_by_sample() -> None:
+    seen: list[Tensor] = []
+
+    def draw(module: Any, n: int, generator: torch.Generator, labels: Tensor) -> Tensor:
+        seen.append(labels)
+        return (labels / 10.0).reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+
+    sampler = Sampler(SimpleNamespace(num_classes=5), function=draw, labels="uniform", image_range=(0.0, 25.5))
+    images = images_of(sampler, 200)
+    assert seen[0].shape == (7,)
+    assert seen[0].dtype == torch.int64
+    assert images.unique().tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(images, images_of(sampler, 200, batch_size=33, world_size=2))
+    assert sampler.protocol == {"kind": "sampler", "sampler": describe_callable(draw), "labels": "uniform"}
+
+
+def test_a_sample_images_method_that_takes_labels_gets_them() -> None:
+    class WithMethod:
+        def sample_images(self, n: int, generator: torch.Generator, labels: Tensor) -> Tensor:
+            return labels.reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+
+    sampler = Sampler(WithMethod(), labels="data", label_source=Labels([3, 3]), image_range=(0.0, 255.0))
+    assert sampler.kind == "sample_images"
+    images, _ = sampler.draw(0, range(2))
+    assert images.unique().tolist() == [3]
+
+
+@pytest.mark.parametrize("kind", ["sampler", "sample_images"])
+def test_labels_for_what_takes_none_are_an_error(kind: str) -> None:
+    def draw(*arguments: Any) -> Tensor:
+        raise AssertionError
+
+    arguments = {"function": draw} if kind == "sampler" else {"module": SimpleNamespace(sample_images=draw)}
+    with pytest.raises(ValueError, match=f"`labels='data'` was given, but the {kind} takes no labels"):
+        Sampler(**{"module": None, **arguments}, labels="data", label_source=Labels([1]))
+
+
+def test_a_sampler_that_needs_labels_says_so_at_once() -> None:
+    with pytest.raises(ValueError, match="The sampler needs `labels`"):
+        Sampler(None, function=lambda module, n, generator, labels: None)
+
+
+def test_a_sampler_of_two_arguments_is_an_error_at_once() -> None:
+    with pytest.raises(TypeError, match=r"as sampler\(module, n, generator\), but its signature is \(module, n\)"):
+        Sampler(None, function=lambda module, n: None)
+
+
+def test_a_sample_images_of_other_arguments_is_passed_over() -> None:
+    class Saves(Plain):
+        def sample_images(self) -> None:
+            raise AssertionError
+
+    assert torch.equal(images_of(Sampler(Saves())), images_of(Sampler(Plain())))
+
+
+@pytest.mark.parametrize("size", [np.int64(12), np.array(12), torch.tensor(12), (np.int32(12),)])
+def test_latent_dim_may_be_any_integer(size: Any) -> None:
+    module = Plain()
+    module.latent_dim = size
+    assert torch.equal(images_of(Sampler(module)), images_of(Sampler(Plain())))
+
+
+@pytest.mark.parametrize("size", ["12", 1.5, 0, (4, -1), ()])
+def test_latent_dim_that_is_no_size_is_an_error(size: Any) -> None:
+    module = Plain()
+    module.latent_dim = size
+    with pytest.raises(TypeError, match="`latent_dim` must be a positive integer or a tuple of such, but is"):
+        Sampler(module)
+
+
+def test_the_protocol_names_what_found_the_module() -> None:
+    def getter(pl_module: Any) -> Any:
+        return pl_module
+
+    sampler = Sampler(Plain(), getter=getter, weights="averaged")
+    assert sampler.protocol["weights"] == "averaged"
+    assert sampler.protocol["model"] == describe_callable(getter)
+
+
+def test_a_failing_module_says_how_it_was_called() -> None:
+    with pytest.raises(RuntimeError, match=r"Labelled was called as module\(z\) with z of shape \(7, 3\)") as caught:
+        images_of(Sampler(Labelled()))
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert "pass `labels='uniform'` or `labels='data'`" in str(caught.value)
+
+
+def test_running_out_of_memory_passes_unchanged() -> None:
+    class Large(Plain):
+        def forward(self, z: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("too much")
+
+    with pytest.raises(torch.OutOfMemoryError, match=r"^too much$"):
+        images_of(Sampler(Large()))
+
+
+def test_sampling_leaves_the_owner_the_module_the_sampler_and_the_data_undisturbed() -> None:
+    class Data(Labels):
+        def __init__(self) -> None:
+            super().__init__([0, 1])
+            self.dice = np.random.default_rng(4)
+
+        def label(self, index: int) -> int:
+            return int(self.dice.integers(2))
+
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+    owner, module, data, own = Counts(), Counts(), Data(), torch.Generator().manual_seed(4)
+
+    def draw(module: Any, n: int, generator: torch.Generator, labels: Tensor) -> Tensor:
+        owner.calls += 1
+        module.calls += 1
+        assert not module.training
+        assert not owner.training
+        return torch.rand(n, 3, 2, 2, generator=own)
+
+    sampler = Sampler(module, owner=owner, function=draw, labels="data", label_source=data)
+    found = []
+    for _ in range(2):
+        with sampler.undisturbed():
+            found.append(images_of(sampler))
+    assert torch.equal(*found)
+    assert owner.calls == module.calls == 0
+    assert owner.training
+    assert torch.equal(own.get_state(), torch.Generator().manual_seed(4).get_state())
+    assert data.dice.random() == np.random.default_rng(4).random()
