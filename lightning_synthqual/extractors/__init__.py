@@ -1,4 +1,4 @@
-"""Pictures to features: one file a network, a catalogue, weights, and the cache of reference features."""
+"""Images to features: one file per network, a catalogue, weights, and the cache of reference features."""
 
 from lightning_synthqual.extractors.base import Extractor, Identity
 from lightning_synthqual.extractors.pairs import PairNetwork

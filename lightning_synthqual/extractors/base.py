@@ -1,9 +1,11 @@
-"""What every extractor is: uint8 pictures in, named float32 features out, with an identity that says what made them."""
+"""What every extractor is: uint8 images in, named float32 features out, with an identity that says what made them."""
 
+import copy
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
@@ -11,10 +13,37 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-EXTRACTION_BATCH = 64  # pictures a forward pass takes at most, whatever the sampler's batches are
-CPU_BATCH = 16  # on a CPU, whose caches more do not fit into
+from lightning_synthqual.precision import full_precision
+
+EXTRACTION_BATCH = 64  # most images of one forward pass, whatever the sampler's batches are
+CPU_BATCH = 16  # the same on a CPU, whose caches hold no more
+_PROBE_SIZES = ((64, 64), (224, 224), (32, 32))  # tried in turn where the size of the data is not known
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}")
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
+
+
+def check_extractor_name(name: Any) -> None:
+    """Refuse a name that cannot be part of a metric's name and of a file's name.
+
+    Args:
+        name: The name of an extractor or pair network.
+
+    Raises:
+        ValueError: If it has other characters than letters, digits, ``_``, ``-``, ``.`` and (for open_clip's
+            ``architecture:tag``) ``:``, begins with ``.``, ``-`` or ``:``, or is longer than 100 characters.
+
+    Example:
+        >>> check_extractor_name("../../up")
+        Traceback (most recent call last):
+        ValueError: The extractor name '../../up' must consist of letters, digits, '_', '-', '.' or ':' ...
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"The extractor name {name!r} must consist of letters, digits, '_', '-', '.' or ':' (at most 100) and "
+            "begin with a letter, a digit or '_', because metrics and cache files are named after it. "
+            "Choose another key in `extractors`."
+        )
 
 
 @dataclass(frozen=True)
@@ -24,10 +53,13 @@ class Identity:
     Args:
         name: The extractor's name.
         weights: SHA-256 of the weights, or ``"none"``.
-        preprocessing: What happens between the uint8 pixels and the network, in words.
+        preprocessing: Steps from the uint8 pixels to the network's input, in words.
         precision: Floating point format of the forward pass.
-        origin: Whose weights they are: ``"published"``, ``"custom"``, ``"unverified"`` (they bear the published name,
-            but no hash is published to hold them against) or ``"none"``. It takes no part in comparisons.
+        origin: Source of the weights: ``"published"``, ``"custom"``, ``"unverified"`` (they have the published name,
+            but no hash is published to check them against) or ``"none"``. It is not compared.
+
+    Raises:
+        ValueError: If the name cannot be part of a file's name.
 
     Example:
         >>> one = Identity("mine", weights="none", preprocessing="none")
@@ -40,6 +72,9 @@ class Identity:
     preprocessing: str
     precision: str = "float32"
     origin: str = field(default="none", compare=False)
+
+    def __post_init__(self) -> None:
+        check_extractor_name(self.name)
 
     def describe(self) -> dict[str, str]:
         """The fields as a report's protocol states them."""
@@ -62,7 +97,7 @@ class Features:
     """Features of one set of images by one extractor.
 
     Args:
-        identity: What made them.
+        identity: Identity of the extractor that made them.
         outputs: Tensors (N, D), by the extractor's output names.
     """
 
@@ -70,26 +105,37 @@ class Features:
     outputs: Mapping[str, Tensor]
 
 
-class Frozen:
+class FrozenNetwork:
     """A network that is only ever evaluated, in its own precision whatever the trainer's, in batches that fit.
 
     Args:
         network: The module; it is put into eval mode and its parameters take no gradients.
-        identity: What the network is.
+        identity: Identity of the network.
+
+    Attributes:
+        device: The device that the network is on.
     """
 
     def __init__(self, network: nn.Module, identity: Identity) -> None:
         self.network = network.eval().requires_grad_(False)
         self.identity = identity
-        self._batch_size = CPU_BATCH
+        self.device = next((each.device for each in _tensors_of(network)), torch.device("cpu"))
+        self._batch_size = _largest_batch(self.device)
 
-    def to(self: "_Frozen", device: torch.device | str) -> "_Frozen":
+    def to(self: "_Network", device: torch.device | str) -> "_Network":
         """Move the network."""
         self.network.to(device)
-        self._batch_size = CPU_BATCH if torch.device(device).type == "cpu" else EXTRACTION_BATCH
+        self.device = torch.device(device)
+        self._batch_size = _largest_batch(self.device)
         return self
 
-    def with_precision(self: "_Frozen", precision: str) -> "_Frozen":
+    def renamed(self: "_Network", name: str) -> "_Network":
+        """A copy under another name, which leaves this one on its device and in its precision."""
+        other = copy.deepcopy(self)
+        other.identity = replace(self.identity, name=name)
+        return other
+
+    def with_precision(self: "_Network", precision: str) -> "_Network":
         """Choose ``"float32"`` or ``"bfloat16"`` (autocast) for the forward pass; the identity says which."""
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"`precision` must be 'float32' or 'bfloat16', but got {precision!r}.")
@@ -109,7 +155,16 @@ class Frozen:
         return results
 
 
-_Frozen = TypeVar("_Frozen", bound=Frozen)
+_Network = TypeVar("_Network", bound=FrozenNetwork)
+
+
+def _tensors_of(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
+
+
+def _largest_batch(device: torch.device) -> int:
+    return CPU_BATCH if device.type == "cpu" else EXTRACTION_BATCH
 
 
 def _halving(forward: Callable[[int], _T], batch_size: int, count: int, name: str) -> tuple[_T, int]:
@@ -127,13 +182,13 @@ def _halving(forward: Callable[[int], _T], batch_size: int, count: int, name: st
         batch_size = smaller
 
 
-class Extractor(Frozen):
-    """A frozen network that turns pictures into float32 features.
+class Extractor(FrozenNetwork):
+    """A frozen network that turns images into float32 features.
 
     Args:
         network: Module from uint8 (N, 3, H, W) to a tensor (N, D), or to a dict of such.
-        identity: What the network is.
-        embedding: Which output the distribution metrics compare.
+        identity: Identity of the network.
+        embedding: Name of the output that the distribution metrics compare.
 
     Example:
         >>> from lightning_synthqual.extractors import load
@@ -174,6 +229,31 @@ class Extractor(Frozen):
         ]
         return {name: torch.cat([batch[name] for batch in checked]) for name in checked[0]}
 
+    def probe(self, size: Sequence[int] | None = None) -> Tensor | None:
+        """Features of two fixed images, by which a network recognises the features that it made.
+
+        They tell networks apart whose identities are equal although they compute different things. The random
+        generators are left as they were.
+
+        Args:
+            size: Height and width of the images; ``None``: a common one that the network takes.
+
+        Returns:
+            float32 tensor (2, D) on the CPU, all outputs side by side in the order of their names; ``None`` if the
+            network takes no images of that size.
+        """
+        for height, width in [size] if size is not None else _PROBE_SIZES:
+            try:
+                with _seeded(self.device):
+                    outputs = self(_probe_images(height, width).to(self.device))
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # whatever a user's network makes of images of another size
+                _log.debug("%s cannot be probed at %dx%d (%s).", self.identity.name, height, width, error)
+            else:
+                return torch.cat([outputs[name] for name in sorted(outputs)], dim=1).cpu()
+        return None
+
     def _checked(self, name: str, output: Tensor, count: int) -> Tensor:
         if not isinstance(output, Tensor):
             raise TypeError(
@@ -187,39 +267,22 @@ class Extractor(Frozen):
         return output.float()
 
 
+def _probe_images(height: int, width: int) -> Tensor:
+    """Two uint8 images (2, 3, height, width): noise of single pixels, and of blocks of 8, which pooling keeps."""
+    draw = torch.Generator().manual_seed(0)
+    fine = torch.randint(0, 256, (3, height, width), generator=draw)
+    coarse = torch.randint(0, 256, (3, -(-height // 8), -(-width // 8)), generator=draw)
+    coarse = coarse.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)[:, :height, :width]
+    return torch.stack([fine, coarse]).to(torch.uint8)
+
+
 @contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep float32 products and convolutions in float32, whatever the training chose for itself."""
-    settings = _precision_settings()
-    before = [setting.fp32_precision for setting in settings]
-    older = _older_settings()
-    if older is not None:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-    for setting in settings:
-        if setting.fp32_precision not in ("none", "ieee"):
-            setting.fp32_precision = "ieee"
-    try:
+def _seeded(device: torch.device) -> Iterator[None]:
+    """Seed torch's generators of the CPU and of a GPU, and put them back."""
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would reach every GPU
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(0)
         yield
-    finally:
-        if older is not None:
-            torch.set_float32_matmul_precision(older[0])
-            torch.backends.cudnn.allow_tf32 = older[1]
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
-
-
-def _precision_settings() -> list[Any]:
-    """Where newer versions of torch hold the precision of float32 work; none in older ones."""
-    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    places = ((cuda, "matmul"), (cudnn, "conv"), (cudnn, "rnn"), (mkldnn, "matmul"), (mkldnn, "conv"), (mkldnn, "rnn"))
-    settings = [getattr(backend, name, None) for backend, name in places]
-    return settings if all(hasattr(setting, "fp32_precision") for setting in settings) else []
-
-
-def _older_settings() -> tuple[str, bool] | None:
-    """Precision of products and whether cuDNN may use TF32; torch refuses to say once the newer settings are in use."""
-    try:
-        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    except RuntimeError:
-        return None

@@ -17,6 +17,9 @@ from torch import Tensor
 from lightning_synthqual.extractors.base import Identity
 
 _log = logging.getLogger(__name__)
+_VERSION = "2"  # of the files' layout
+_PROBE = "probe of the network"  # the name of the probe among the outputs; a space keeps it apart from those
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}  # relative
 
 
 def default_directory() -> Path:
@@ -28,7 +31,7 @@ class FeatureCache:
     """Features of data sets, by data fingerprint and extractor identity.
 
     Args:
-        directory: Where the files lie; ``None``: the default directory.
+        directory: Folder of the files; ``None``: the default directory.
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
@@ -36,31 +39,58 @@ class FeatureCache:
 
     def path(self, fingerprint: str, identity: Identity) -> Path:
         """The file of one data set and one extractor."""
-        key = hashlib.sha256(f"{fingerprint} {identity.key}".encode()).hexdigest()
-        return self.directory / f"{identity.name}-{key[:32]}.safetensors"
+        return self.directory / f"{identity.name.replace(':', '-')}-{_key(fingerprint, identity)[:32]}.safetensors"
 
-    def load(self, fingerprint: str, identity: Identity) -> dict[str, Tensor] | None:
-        """Return the features by output name, or ``None`` if there are none that can be trusted."""
+    def load(
+        self, fingerprint: str, identity: Identity, *, rows: int | None = None, probe: Tensor | None = None
+    ) -> dict[str, Tensor] | None:
+        """Return the features by output name, or ``None`` if there are none that can be trusted.
+
+        Args:
+            fingerprint: The data set's.
+            identity: The extractor's.
+            rows: Number of images of the data set, where it is known; features of another number are not returned.
+            probe: ``Extractor.probe`` of the extractor in use; features that were saved with another are not returned.
+        """
         path = self.path(fingerprint, identity)
         try:
             if not path.is_file():
                 return None
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                outputs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            if metadata.get("digest") == _digest(outputs):
-                return outputs
-            reason = "its content does not match its checksum"
+            metadata, outputs = _read(path)
         except (SafetensorError, OSError, ValueError) as error:
-            reason = str(error)
-        _log.warning("The cached features `%s` are damaged (%s); they are computed anew.", path, reason)
+            reason = f"it is damaged: {error}"
+        else:
+            reason = _objection(metadata, outputs, _key(fingerprint, identity), rows)
+            saved = outputs.pop(_PROBE, None)
+            if not reason and probe is not None and not _same_network(probe, saved, identity.precision):
+                reason = "the network gives other features now, although its weights and code are the same"
+            if not reason:
+                return outputs
+        _log.warning("The cached features `%s` are not used (%s); they are computed again.", path, reason)
         return None
 
-    def save(self, fingerprint: str, identity: Identity, outputs: Mapping[str, Tensor]) -> None:
-        """Write features under a temporary name and rename; a folder that cannot be written costs only a warning."""
+    def save(
+        self, fingerprint: str, identity: Identity, outputs: Mapping[str, Tensor], *, probe: Tensor | None = None
+    ) -> None:
+        """Write features under a temporary name and rename; a folder that cannot be written costs only a warning.
+
+        Args:
+            fingerprint: The data set's.
+            identity: The extractor's.
+            outputs: Features (N, D) by output name.
+            probe: ``Extractor.probe`` of the extractor that made them.
+        """
         path = self.path(fingerprint, identity)
         tensors = {name: value.detach().cpu().contiguous() for name, value in outputs.items()}
-        metadata = {"digest": _digest(tensors), "identity": json.dumps(vars(identity))}
+        rows = len(next(iter(tensors.values())))
+        if probe is not None:
+            tensors[_PROBE] = probe.detach().cpu().contiguous()
+        metadata = {
+            "digest": _digest(tensors),
+            "identity": json.dumps(vars(identity)),
+            "key": _key(fingerprint, identity),
+            "rows": str(rows),
+        }
         temporary = path.with_name(f".partial-{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +102,32 @@ class FeatureCache:
             )
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _key(fingerprint: str, identity: Identity) -> str:
+    return hashlib.sha256(f"{_VERSION} {fingerprint} {identity.key}".encode()).hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+
+
+def _objection(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], key: str, rows: int | None) -> str:
+    """Why a file's content cannot be trusted; empty if it can."""
+    if metadata.get("digest") != _digest(tensors) or metadata.get("key") != key:
+        return "it is damaged: its content does not match its checksum"
+    counts = {str(len(value)) for name, value in tensors.items() if name != _PROBE}
+    expected = metadata.get("rows") if rows is None else str(rows)
+    return "" if counts == {expected} else f"it has {' or '.join(sorted(counts))} rows instead of {expected}"
+
+
+def _same_network(probe: Tensor, saved: Tensor | None, precision: str) -> bool:
+    """Whether two probes differ by no more than rounding, which is not the same on all devices."""
+    if saved is None or saved.shape != probe.shape:
+        return False
+    new, old = (torch.nan_to_num(each.cpu().double()) for each in (probe, saved))
+    return bool(((new - old).norm(dim=1) <= _TOLERANCE[precision] * old.norm(dim=1)).all())
 
 
 def _digest(outputs: Mapping[str, Tensor]) -> str:

@@ -16,7 +16,7 @@ from lightning_synthqual.extractors.base import Extractor, Identity
 from lightning_synthqual.extractors.resize import centre_crop, pillow, shortest_side
 from lightning_synthqual.extractors.weights import (
     PublishedWeights,
-    Requirement,
+    WeightsRequirement,
     find_weights,
     hub_weights,
     load_state,
@@ -48,8 +48,8 @@ class ClipNetwork(nn.Module):
 
     Args:
         visual: open_clip's image tower.
-        preprocessing: open_clip's description of the pictures it wants.
-        unit: Whether rows are divided by their length.
+        preprocessing: open_clip's description of the images that the tower takes.
+        unit: If true, rows are divided by their length.
     """
 
     mean: Tensor
@@ -92,7 +92,7 @@ def names() -> list[str]:
 
 
 def resolve(name: str) -> Model:
-    """The architecture and tag that a name stands for; an architecture alone has the tag ``openai``, or its only one.
+    """The architecture and tag that a name means; an architecture alone has the tag ``openai``, or its only one.
 
     Raises:
         ValueError: If there is no such architecture or tag, or if several tags could be meant.
@@ -120,8 +120,8 @@ def published(name: str) -> PublishedWeights | None:
     return hub_weights(name, repository, *([file] if file else [_SAFE, _PLAIN]))
 
 
-def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
-    """The weights file and where it lies."""
+def required(name: str, weights_dir: str | Path | None = None) -> list[WeightsRequirement]:
+    """The weights file and its path."""
     weights = published(name)
     return [] if weights is None else [requirement(weights, weights_dir)]
 
@@ -154,7 +154,7 @@ def build(name: str, weights: str | Path | None = None, weights_dir: str | Path 
     preprocessing = merge_preprocess_dict(asdict(PreprocessCfg()), trained)
     preprocessing["size"] = getattr(visual, "image_size", preprocessing["size"])
     if preprocessing["resize_mode"] == "longest":
-        raise ValueError(f"{name!r} pads its pictures, which is not supported. Choose a model that does not.")
+        raise ValueError(f"{name!r} pads its images, which is not supported. Choose a model that does not.")
     network = ClipNetwork(visual, preprocessing, unit=name == "clip")
     warn_of_custom_weights(name, file, "its scores are not comparable with published numbers")
     return Extractor(network, Identity(name, file.sha256, f"{model.architecture}, {network.words}", origin=file.origin))

@@ -13,7 +13,7 @@ from lightning_synthqual.extractors.base import Extractor, Identity
 from lightning_synthqual.extractors.resize import pillow
 from lightning_synthqual.extractors.weights import (
     PublishedWeights,
-    Requirement,
+    WeightsRequirement,
     find_weights,
     hub_weights,
     load_state,
@@ -67,7 +67,7 @@ def resample_positions(positions: Tensor, grid: int) -> Tensor:
 
     Args:
         positions: (1, 1 + G * G, D), the class token's first.
-        grid: Patches along a side of the picture.
+        grid: Patches along a side of the image.
 
     Returns:
         (1, 1 + grid * grid, D): bicubic without antialiasing, at a scale that is 0.1 patches too large.
@@ -83,7 +83,7 @@ def resample_positions(positions: Tensor, grid: int) -> Tensor:
 
 
 def fit_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of timm's or the hub's format for pictures of 224 pixels."""
+    """A state dict of timm's or the hub's format for images of 224 pixels."""
     fitted = {name: value for name, value in state.items() if name != "mask_token"}  # the hub's, for training only
     positions = fitted.get("pos_embed")
     if (
@@ -100,8 +100,8 @@ def published(name: str) -> PublishedWeights:
     return hub_weights(name, f"timm/{ARCHITECTURES[name]}", "model.safetensors", alternatives=(_HUB_FILES[name],))
 
 
-def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
-    """The weights file and where it lies."""
+def required(name: str, weights_dir: str | Path | None = None) -> list[WeightsRequirement]:
+    """The weights file and its path."""
     return [requirement(published(name), weights_dir)]
 
 

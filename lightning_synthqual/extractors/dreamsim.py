@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_synthqual.extractors.base import Extractor, Identity
+from lightning_synthqual.extractors.network import no_endless_waiting
 from lightning_synthqual.extractors.pairs import PairNetwork
 from lightning_synthqual.extractors.resize import pillow, pillow_float
 from lightning_synthqual.extractors.weights import (
-    Requirement,
+    WeightsRequirement,
     advice,
     download,
     sha256_of_state,
@@ -51,8 +52,8 @@ class Variant(NamedTuple):
     Args:
         kind: The package's name for it.
         url: Its archive.
-        entries: What the archive gives the package's folder.
-        hub: What torch.hub adds to the folder, by where it is published.
+        entries: Files that the archive adds to the package's folder.
+        hub: Addresses of the files that torch.hub adds to the folder, by file.
     """
 
     kind: str
@@ -101,7 +102,7 @@ class DreamSimNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Resize to 224 by Pillow's bicubic, scale to [0, 1], and embed."""
         for part in backbones(self.model):
-            part.device = images.device  # the package moves a projection there by itself at each pass
+            part.device = images.device  # the package moves a projection to this device at each pass
         resize = pillow if images.dtype == torch.uint8 else pillow_float
         embeddings: Tensor = self.model.embed(resize(images, (_SIDE, _SIDE)).float() / 255.0)
         return embeddings
@@ -120,22 +121,22 @@ class DreamSimDistance(nn.Module):
         return 1.0 - cosines
 
 
-def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
-    """The folder of weights, as the package's archive unpacks, what torch.hub adds to it, and where they lie."""
+def required(name: str, weights_dir: str | Path | None = None) -> list[WeightsRequirement]:
+    """The folder of weights that the package's archive gives, and what torch.hub adds to it, with their paths."""
     variant = VARIANTS[name]
     folder = next((place for place in _places(weights_dir) if not _missing(variant, place)), None)
     hub = [
-        Requirement(f"dreamsim/{entry}", url, folder / entry if folder and (folder / entry).exists() else None)
+        WeightsRequirement(f"dreamsim/{entry}", url, folder / entry if folder and (folder / entry).exists() else None)
         for entry, url in variant.hub.items()
     ]
-    return [Requirement("dreamsim/", variant.url, folder), *hub]
+    return [WeightsRequirement("dreamsim/", variant.url, folder), *hub]
 
 
 def build(name: str, weights: str | Path | None = None, weights_dir: str | Path | None = None) -> Extractor:
     """``dreamsim`` (the ensemble) or one of its single networks.
 
     Args:
-        name: Which.
+        name: Name of the variant.
         weights: A folder of the package's, its ``cache_dir``.
         weights_dir: A folder that has such a folder named ``dreamsim``.
 
@@ -148,7 +149,7 @@ def build(name: str, weights: str | Path | None = None, weights_dir: str | Path 
 
 
 def build_pair(name: str, weights: str | Path | None = None, weights_dir: str | Path | None = None) -> PairNetwork:
-    """The distance that goes with ``build``, with its arguments and errors."""
+    """The distance between embeddings of ``build``, with its arguments and errors."""
     network, identity = _load(name, weights, weights_dir)
     return PairNetwork(DreamSimDistance(network), identity)
 
@@ -158,7 +159,8 @@ def _load(name: str, weights: str | Path | None, weights_dir: str | Path | None)
     folder = _find(name, variant, weights, weights_dir)
     from dreamsim import dreamsim
 
-    with _hub_directory_restored(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    silence = contextlib.redirect_stdout(io.StringIO())
+    with _hub_directory_restored(), no_endless_waiting(), silence, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package wraps its model in an adapter twice, which peft warns of
         try:
             model, _ = dreamsim(cache_dir=str(folder), dreamsim_type=variant.kind, device="cpu")
@@ -229,7 +231,7 @@ def _find(name: str, variant: Variant, weights: str | Path | None, weights_dir: 
 
 
 def _download(variant: Variant, folder: Path) -> None:
-    """Unpack the archive beside the folder and move its entries in, the list of which is checked at each use."""
+    """Unpack the archive next to the folder, then move its entries in; every use checks that all are there."""
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / f".partial-{uuid.uuid4().hex}"
     try:

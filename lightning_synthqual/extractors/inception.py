@@ -1,4 +1,4 @@
-"""The FID network: Inception v3 of 2015-12-05 as ported by torch-fidelity, behind one of three resize protocols."""
+"""The FID network: Inception v3 of 2015-12-05 as ported by torch-fidelity, with one of three resize protocols."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from lightning_synthqual.extractors.base import Extractor, Identity
 from lightning_synthqual.extractors.resize import Size, antialiased_bilinear, pillow_float, tensorflow1_bilinear
 from lightning_synthqual.extractors.weights import (
     PublishedWeights,
-    Requirement,
+    WeightsRequirement,
     find_weights,
     load_state,
     read_state_dict,
@@ -27,7 +27,7 @@ _SIDE = 299
 
 
 class Protocol(NamedTuple):
-    """How pictures come to 299 pixels."""
+    """How images are resized to 299 pixels."""
 
     resize: Callable[[Tensor, Size], Tensor]
     words: str
@@ -59,7 +59,7 @@ class InceptionNetwork(nn.Module):
     """uint8 (N, 3, H, W) to ``pool`` (N, 2048) and ``logits`` (N, 1008, without bias).
 
     Args:
-        resize: Brings the pictures to 299 x 299 floats in [0, 255].
+        resize: Function that resizes images to 299 x 299 floats in [0, 255].
     """
 
     def __init__(self, resize: Callable[[Tensor, Size], Tensor] = tensorflow1_bilinear) -> None:
@@ -89,8 +89,8 @@ class InceptionNetwork(nn.Module):
         self.trunk.to(memory_format=torch.channels_last)
 
 
-def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
-    """The weights file and where it lies."""
+def required(name: str, weights_dir: str | Path | None = None) -> list[WeightsRequirement]:
+    """The weights file and its path."""
     return [requirement(PUBLISHED, weights_dir)]
 
 

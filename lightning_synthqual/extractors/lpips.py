@@ -12,7 +12,7 @@ from lightning_synthqual.extractors.base import Identity
 from lightning_synthqual.extractors.pairs import PairNetwork
 from lightning_synthqual.extractors.weights import (
     PublishedWeights,
-    Requirement,
+    WeightsRequirement,
     find_weights,
     load_state,
     read_state_dict,
@@ -27,7 +27,7 @@ PUBLISHED: dict[str, PublishedWeights] = {
     ),
     "lpips_vgg": PublishedWeights("lpips_vgg", "vgg16-397923af.pth", VGG16_Weights.IMAGENET1K_V1.url, "397923af"),
 }
-_LEAST_SIDE = {"lpips_alex": 31, "lpips_vgg": 16}  # smaller pictures have no pixel left at the last stage
+_MIN_SIDE = {"lpips_alex": 31, "lpips_vgg": 16}  # smaller images have no pixel left at the last stage
 
 
 class LpipsNetwork(nn.Module):
@@ -41,23 +41,23 @@ class LpipsNetwork(nn.Module):
         super().__init__()
         self.name = name
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it asks torchvision for random weights by an argument of old
+            warnings.simplefilter("ignore")  # it asks torchvision for random weights by a deprecated argument
             self.model = LPIPS(net=name.removeprefix("lpips_"), pnet_rand=True, verbose=False)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Scale to [-1, 1] and measure."""
-        least = _LEAST_SIDE[self.name]
-        if min(first.shape[2:]) < least:
+        min_side = _MIN_SIDE[self.name]
+        if min(first.shape[2:]) < min_side:
             raise ValueError(
-                f"{self.name} needs images of at least {least} pixels a side, but got {tuple(first.shape[2:])}. "
+                f"{self.name} needs images of at least {min_side} pixels a side, but got {tuple(first.shape[2:])}. "
                 "Enlarge them, for example by `image_size=64`."
             )
         distances: Tensor = self.model(first.float() / 127.5 - 1.0, second.float() / 127.5 - 1.0)
         return distances.flatten()
 
 
-def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
-    """The trunk's weights file and where it lies; the heads come with the lpips package."""
+def required(name: str, weights_dir: str | Path | None = None) -> list[WeightsRequirement]:
+    """The trunk's weights file and its path; the heads are part of the lpips package."""
     return [requirement(PUBLISHED[name], weights_dir)]
 
 
@@ -65,7 +65,7 @@ def build_pair(name: str, weights: str | Path | None = None, weights_dir: str | 
     """``lpips_alex`` or ``lpips_vgg``.
 
     Args:
-        name: Which.
+        name: Name of the network.
         weights: A trunk in torchvision's format, or a whole state dict of the lpips package with heads.
         weights_dir: A folder of trunks by their published names.
 

@@ -1,13 +1,13 @@
-"""Pair networks: how far apart two pictures look."""
+"""Pair networks: perceptual distance of two images."""
 
 import torch
 from torch import Tensor
 
-from lightning_synthqual.extractors.base import Frozen
+from lightning_synthqual.extractors.base import FrozenNetwork
 
 
-class PairNetwork(Frozen):
-    """A frozen network that gives the distance of each image of one stack to its counterpart in another.
+class PairNetwork(FrozenNetwork):
+    """A frozen network that gives the distance of the two images at each index of two stacks.
 
     Args:
         network: Module from two tensors (N, 3, H, W), both uint8 or both floats in [0, 255], to distances (N,).
@@ -29,7 +29,7 @@ class PairNetwork(Frozen):
 
         Args:
             first: uint8 or float tensor (N, 3, H, W) on the network's device; floats span [0, 255].
-            second: The counterparts, of the same shape and type.
+            second: The images to compare with, of the same shape and type.
 
         Returns:
             float32 tensor (N,).

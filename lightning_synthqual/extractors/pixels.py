@@ -1,4 +1,4 @@
-"""Small box-downsampled pictures as features: weight-free, and blind to everything but coarse layout and colour."""
+"""Small box-downsampled images as features: no weights, and only coarse layout and colour."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_synthqual.extractors.base import Extractor, Identity
-from lightning_synthqual.extractors.weights import Requirement
+from lightning_synthqual.extractors.weights import WeightsRequirement
 
 _SIDE = 32
 
@@ -17,11 +17,11 @@ class SmallPixels(nn.Module):
     dimension = 3 * _SIDE * _SIDE
 
     def forward(self, images: Tensor) -> Tensor:
-        """Average the boxes and centre; a picture smaller than 32 px is enlarged by repeating pixels."""
+        """Average the boxes and centre; an image smaller than 32 px is enlarged by repeating pixels."""
         return F.adaptive_avg_pool2d(images.float(), (_SIDE, _SIDE)).flatten(start_dim=1) / 127.5 - 1.0
 
 
-def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
+def required(name: str, weights_dir: str | Path | None = None) -> list[WeightsRequirement]:
     """Nothing."""
     return []
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from lightning_synthqual.extractors.base import Extractor
+from lightning_synthqual.extractors.base import Extractor, check_extractor_name
 from lightning_synthqual.extractors.pairs import PairNetwork
-from lightning_synthqual.extractors.weights import Requirement
+from lightning_synthqual.extractors.weights import WeightsRequirement
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -61,7 +61,7 @@ def load(
             ``"<architecture>"`` or ``"<architecture>:<tag>"``.
         weights: A weights file of the user's (for DreamSim a folder).
         weights_dir: A folder of weights files by their published names, into which missing ones are downloaded.
-        device: Where to put the network.
+        device: Device of the network.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast; it is part of the identity.
 
     Returns:
@@ -94,7 +94,7 @@ def load_pair(
         name: ``"lpips_alex"``, ``"lpips_vgg"``, ``"dreamsim"`` or a single-network variant of the latter.
         weights: A weights file of the user's (for DreamSim a folder).
         weights_dir: A folder of weights files by their published names, into which missing ones are downloaded.
-        device: Where to put the network.
+        device: Device of the network.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast; it is part of the identity.
 
     Returns:
@@ -119,16 +119,22 @@ def load_configured(name: str, spec: Any, weights_dir: str | Path | None, device
 
     Args:
         name: A catalogue name, open_clip's, or the user's.
-        spec: For a known name ``None`` or a dict with ``weights`` and ``precision``; otherwise the user's network.
+        spec: For a known name ``None``, a dict with ``weights`` and ``precision``, or the extractor of that name;
+            otherwise the user's network or extractor.
         weights_dir: A folder of weights files by their published names.
-        device: Where to put the network.
+        device: Device of the network.
+
+    Returns:
+        The extractor on ``device``; the user's own object stays where and as it is.
 
     Raises:
         TypeError: If ``spec`` is of the wrong kind.
-        ValueError: If ``spec`` has unknown keys.
+        ValueError: If ``spec`` has unknown keys, or the name has characters that no name may have.
     """
+    check_extractor_name(name)
     configures = spec is None or (isinstance(spec, Mapping) and not spec.keys() - {"weights", "precision"})
-    if name not in CATALOGUE and not configures:
+    own = isinstance(spec, Extractor) and spec.identity.name == name
+    if own or (name not in CATALOGUE and not configures):
         from lightning_synthqual.extractors import custom
 
         return custom.build(name, spec).to(device)
@@ -136,7 +142,7 @@ def load_configured(name: str, spec: Any, weights_dir: str | Path | None, device
 
 
 def _configuration(name: str, spec: Any) -> Mapping[str, Any]:
-    """What ``extractors={name: spec}`` says of a known network."""
+    """The arguments of ``load`` that ``extractors={name: spec}`` gives for a known network."""
     if not isinstance(spec or {}, Mapping):
         raise TypeError(
             f"`extractors[{name!r}]` configures the extractor of that name and must be a dict such as "
@@ -154,15 +160,20 @@ def load_configured_pair(
     """Load the pair network ``name`` as ``extractors={name: spec}`` configures it.
 
     Args:
-        name: A name of ``load_pair``.
-        spec: ``None`` or a dict with ``weights`` and ``precision``.
+        name: A name of ``load_pair``, or the user's for a ``PairNetwork``.
+        spec: ``None``, a dict with ``weights`` and ``precision``, or the user's ``PairNetwork``.
         weights_dir: A folder of weights files by their published names.
-        device: Where to put the network.
+        device: Device of the network.
+
+    Returns:
+        The network on ``device``; the user's own object stays where and as it is.
 
     Raises:
         TypeError: If ``spec`` is of the wrong kind.
         ValueError: If ``spec`` has unknown keys, or the name is unknown.
     """
+    if isinstance(spec, PairNetwork):
+        return spec.renamed(name).to(device)
     return load_pair(name, weights_dir=weights_dir, device=device, **_configuration(name, spec))
 
 
@@ -172,14 +183,14 @@ def open_clip_names() -> list[str]:
     return names
 
 
-def required_weights(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
-    """The weights files of an extractor or pair network and where they lie, if they do.
+def required_weights(name: str, weights_dir: str | Path | None = None) -> list[WeightsRequirement]:
+    """The weights files of an extractor or pair network, with their paths if they are there.
 
     Raises:
         ValueError: For an unknown name.
     """
     module = _module(PAIRS[name]) if name in PAIRS else _extractor_module(name)
-    requirements: list[Requirement] = module.required(name, weights_dir)
+    requirements: list[WeightsRequirement] = module.required(name, weights_dir)
     return requirements
 
 

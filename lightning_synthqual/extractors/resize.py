@@ -1,7 +1,7 @@
 """Resizing as the published protocols do it, on any device and for whole batches.
 
 The weights of Pillow's filters are applied as matrices. Its 8-bit arithmetic is fixed point, and integers of that size
-are exact in float64, so the pixels are Pillow's own, where PyTorch's uint8 and float interpolation differ by levels.
+are exact in float64, so the pixels are Pillow's own, whereas PyTorch's uint8 and float interpolation differ by levels.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def antialiased_bilinear(images: Tensor, size: Size) -> Tensor:
 
 
 def pillow(images: Tensor, size: Size, interpolation: str = "bicubic") -> Tensor:
-    """``PIL.Image.resize`` of 8-bit pictures, to the bit.
+    """``PIL.Image.resize`` of 8-bit images, to the bit.
 
     Args:
         images: uint8 tensor (N, C, H, W).
@@ -61,11 +61,11 @@ def pillow(images: Tensor, size: Size, interpolation: str = "bicubic") -> Tensor
         scale = 1 << _FIXED_POINT_BITS
         return ((filtered + scale // 2) / scale).floor_().clamp_(0, 255)
 
-    return _filtered(images, size, interpolation, _fixed_point_weights, fixed_point).to(torch.uint8)
+    return _filtered(images, size, interpolation, _fixed_point_weights, fixed_point, torch.uint8)
 
 
 def pillow_float(images: Tensor, size: Size, interpolation: str = "bicubic") -> Tensor:
-    """``PIL.Image.resize`` of each channel as a float picture (mode F), clamped to [0, 255]: clean-fid's protocol.
+    """``PIL.Image.resize`` of each channel as a float image (mode F), clamped to [0, 255]: clean-fid's protocol.
 
     Args:
         images: uint8 or float tensor (N, C, H, W), values in [0, 255].
@@ -79,7 +79,7 @@ def pillow_float(images: Tensor, size: Size, interpolation: str = "bicubic") -> 
     def single_precision(filtered: Tensor) -> Tensor:
         return filtered.float().double()
 
-    return _filtered(images, size, interpolation, _weights, single_precision).float().clamp_(0.0, 255.0)
+    return _filtered(images, size, interpolation, _weights, single_precision, torch.float32).clamp_(0.0, 255.0)
 
 
 def shortest_side(size: Size, target: int) -> Size:
@@ -103,19 +103,26 @@ def _filtered(
     interpolation: str,
     weights: Callable[[str, int, int], Tensor],
     rounded: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
 ) -> Tensor:
     """Filter the rows, round, filter the columns, round; a side that keeps its length is not filtered."""
+    device = images.device
     height, width = images.shape[2:]
     pixels = 8 * images.shape[1] * max(height, size[0]) * max(width, size[1])
     done = []
     for chunk in images.split(max(1, _CHUNK_BYTES // pixels)):
-        x = chunk.double()
+        x = chunk.to(_float64_device(device)).double()
         if width != size[1]:
             x = rounded(x @ weights(interpolation, width, size[1]).to(x.device).T)
         if height != size[0]:
             x = rounded(weights(interpolation, height, size[0]).to(x.device) @ x)
-        done.append(x)
+        done.append(x.to(dtype).to(device))
     return torch.cat(done)
+
+
+def _float64_device(device: torch.device) -> torch.device:
+    """The device itself, or the CPU where the device has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from lightning_synthqual.extractors.base import Extractor, Identity
 from lightning_synthqual.extractors.resize import tensorflow1_bilinear
 from lightning_synthqual.extractors.weights import (
     PublishedWeights,
-    Requirement,
+    WeightsRequirement,
     find_weights,
     load_state,
     read_state_dict,
@@ -46,7 +46,7 @@ class VGG16Network(nn.Module):
         return features
 
 
-def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
+def required(name: str, weights_dir: str | Path | None = None) -> list[WeightsRequirement]:
     """The weights file and where it lies."""
     return [requirement(PUBLISHED, weights_dir)]
 

@@ -1,4 +1,4 @@
-"""Haar wavelet-packet statistics: weight-free features that assume nothing about what the pictures show."""
+"""Haar wavelet-packet statistics: features without weights that assume nothing about the content of the images."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_synthqual.extractors.base import Extractor, Identity
-from lightning_synthqual.extractors.weights import Requirement
+from lightning_synthqual.extractors.weights import WeightsRequirement
 
 _LUMA_LEVELS, _CHROMA_LEVELS = 3, 1
 _FLOOR = 0.5 / 127.5  # half a grey level: the amplitude that a constant sub-band is taken to have
@@ -47,13 +47,13 @@ def _statistics(x: Tensor, levels: int) -> Tensor:
 
 
 def haar(x: Tensor) -> Tensor:
-    """One Haar step of every channel: (N, C, H, W) to (N, 4 C, H/2, W/2); averages, not sums, so ranges stay alike."""
+    """One Haar step of every channel: (N, C, H, W) to (N, 4 C, H/2, W/2); averages, so that ranges are kept."""
     a, b = x[..., 0::2, 0::2], x[..., 0::2, 1::2]
     c, d = x[..., 1::2, 0::2], x[..., 1::2, 1::2]
     return torch.cat([a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d], dim=1) / 4
 
 
-def required(name: str, weights_dir: str | Path | None = None) -> list[Requirement]:
+def required(name: str, weights_dir: str | Path | None = None) -> list[WeightsRequirement]:
     """Nothing."""
     return []
 

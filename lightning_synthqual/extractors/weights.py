@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lightning_synthqual.extractors.network import check_reachable, no_endless_waiting
+
 _log = logging.getLogger(__name__)
 DIRECTORY_VARIABLE = "LIGHTNING_SYNTHQUAL_WEIGHTS"
 _HUB = "https://huggingface.co"
@@ -25,12 +27,12 @@ class PublishedWeights:
     """A published weights file.
 
     Args:
-        extractor: Whose weights they are, as the user names it.
-        filename: The published name, sought below a weights folder; of a hub's file ``<repository's name>/<file>``.
-        url: Where it is published.
+        extractor: Name of the extractor or pair network that they belong to.
+        filename: The published name, searched for in a weights folder; of a hub's file ``<repository's name>/<file>``.
+        url: Address of the published file.
         sha256: The first hex digits of its hash, or all, as far as they are published.
-        alternatives: Other names under which the same weights may lie in a folder or a hub's repository.
-        repository: The Hugging Face repository it comes from, or empty.
+        alternatives: Other names of the same weights in a folder or in a hub's repository.
+        repository: The Hugging Face repository that has it, or empty.
     """
 
     extractor: str
@@ -59,10 +61,10 @@ class WeightsFile:
     """A weights file that was found.
 
     Args:
-        path: Where it lies.
+        path: Its path.
         sha256: Its hash.
         origin: ``"published"`` if the hash is the published one, ``"custom"`` if it is another or the user named the
-            file, ``"unverified"`` if it bears the published name and no hash is published.
+            file, ``"unverified"`` if it has the published name and no hash is published.
     """
 
     path: Path
@@ -70,8 +72,8 @@ class WeightsFile:
     origin: str
 
 
-class Requirement(NamedTuple):
-    """A file (or folder) that an extractor needs, where it is published, and where it lies, if it does."""
+class WeightsRequirement(NamedTuple):
+    """A file (or folder) that an extractor needs, its address, and its path on this machine if it is there."""
 
     filename: str
     url: str
@@ -90,7 +92,7 @@ def find_weights(
     """Return the weights file: ``weights``, else the published one from a folder or cache, else a download.
 
     Args:
-        published: What to look for.
+        published: The published file.
         weights: A file of the user's.
         weights_dir: A folder of files by their published names, into which a missing one is downloaded; default:
             ``$LIGHTNING_SYNTHQUAL_WEIGHTS``, and without that the download folder of the library it comes from.
@@ -114,11 +116,11 @@ def find_weights(
     return _verified(cached, published)
 
 
-def requirement(published: PublishedWeights, weights_dir: str | Path | None) -> Requirement:
-    """Where a published file lies on this machine, without looking at the network."""
+def requirement(published: PublishedWeights, weights_dir: str | Path | None) -> WeightsRequirement:
+    """The path of a published file on this machine, found without the network."""
     folder = weights_folder(weights_dir)
     path = _in_folder(published, folder) if folder is not None else None
-    return Requirement(published.filename, published.url, path or _in_cache(published))
+    return WeightsRequirement(published.filename, published.url, path or _in_cache(published))
 
 
 def _in_folder(published: PublishedWeights, folder: Path) -> Path | None:
@@ -126,7 +128,7 @@ def _in_folder(published: PublishedWeights, folder: Path) -> Path | None:
 
 
 def _in_cache(published: PublishedWeights) -> Path | None:
-    """The file that an earlier download, by whichever library, left in that library's own folder."""
+    """The file that an earlier download left in the folder of the library that made it."""
     if not published.repository:
         path = download_folder() / published.filename
         return path if path.is_file() else None
@@ -159,7 +161,7 @@ def _download(published: PublishedWeights, folder: Path | None) -> Path:
 
 
 def download(url: str, path: Path, sha256: str = "") -> None:
-    """Download a file, which appears whole or not at all.
+    """Download a file and rename it when it is complete.
 
     Raises:
         OSError: If the network or the folder refuses.
@@ -167,14 +169,17 @@ def download(url: str, path: Path, sha256: str = "") -> None:
     """
     _log.info("Downloading %s to %s", url, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Writes a temporary file, checks the hash and renames it.
-    torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256 or None, progress=False)
+    with no_endless_waiting():
+        # Writes a temporary file, checks the hash and renames it.
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256 or None, progress=False)
 
 
 def _download_from_hub(published: PublishedWeights, folder: Path | None) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    if not constants.HF_HUB_OFFLINE:
+        check_reachable(constants.ENDPOINT)  # the hub's own client would try again for half a minute
     missing: Exception = FileNotFoundError(published.filename)
     for name in published.filenames:
         _log.info("Downloading %s from %s", name, published.repository)
@@ -197,7 +202,7 @@ def _download_from_hub(published: PublishedWeights, folder: Path | None) -> Path
 
 
 def _verified(path: Path, published: PublishedWeights) -> WeightsFile:
-    """Hold a downloaded file against its published hash, which is also the name under which a hub's file is cached."""
+    """Check a downloaded file against its published hash, which is also the name of a hub's file in the hub's cache."""
     digest = sha256_of_file(path)
     blob = path.resolve().name
     expected = published.sha256 or (blob if published.repository and len(blob) == len(digest) else "")
@@ -220,9 +225,10 @@ def _advice(published: PublishedWeights) -> str:
 def advice(extractor: str, filename: str, url: str) -> str:
     """How to give weights to a machine that cannot download them."""
     return (
-        f"The published file is {url}. Download it where there is a network, then pass it as "
-        f"`extractors={{{extractor!r}: {{'weights': 'path/to/file'}}}}`, or put it as `{filename}` "
-        f"into the folder that `weights_dir=` or ${DIRECTORY_VARIABLE} names."
+        f"The published file is {url}. Run `synthqual weights fetch {extractor}` where there is a network, or pass the "
+        f"file as `extractors={{{extractor!r}: {{'weights': 'path/to/file'}}}}`, or put it as `{filename}` into the "
+        f"folder that `weights_dir=` or ${DIRECTORY_VARIABLE} names. The extractors 'wavelet' and 'pixels' need no "
+        "weights (metrics such as 'fd_wavelet')."
     )
 
 
@@ -240,7 +246,7 @@ def warn_of_custom_weights(name: str, file: WeightsFile, consequence: str) -> No
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a safetensors or PyTorch file, the latter with ``weights_only=True``.
 
-    What training scripts wrap around it is taken off: a ``state_dict`` entry, and ``module.`` before every name.
+    Wrappers of training scripts are removed: a ``state_dict`` entry, and ``module.`` before every name.
 
     Raises:
         ValueError: If the file is damaged, or holds anything but named tensors.
@@ -251,7 +257,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes of a damaged file make torch stumble over
+    except Exception as error:  # torch raises many kinds of errors for damaged files
         kind = "safetensors file" if isinstance(error, SafetensorError) else "PyTorch state dict"
         raise ValueError(
             f"The weights file `{path}` could not be read as a {kind} ({_first_line(error)}). "
@@ -306,6 +312,8 @@ def sha256_of_state(network: nn.Module) -> str:
     """Hex SHA-256 of a module's parameters and buffers, names and types included."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
+        if not isinstance(value, Tensor):
+            continue  # what a module adds by `get_extra_state`
         digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -12,6 +12,7 @@ import torchvision
 from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 
+from lightning_synthqual.extractors import weights
 from lightning_synthqual.extractors.inception import InceptionNetwork
 from lightning_synthqual.extractors.weights import DIRECTORY_VARIABLE
 
@@ -61,6 +62,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         raise LocalEntryNotFoundError("An error happened while trying to locate the file on the Hub")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(weights, "check_reachable", lambda _: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse_hub)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))

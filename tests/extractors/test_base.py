@@ -243,3 +243,67 @@ def test_a_pass_takes_no_more_than_a_fixed_number_of_images(pictures: Pictures) 
         extractor.to(device)
         assert len(extractor(pictures(150, 2, 2))["features"]) == 150
         assert network.asked == [most] * (150 // most) + [150 % most]
+
+
+@pytest.mark.parametrize("name", ["wavelet", "my-net_2.1", "ViT-B-32:laion2b_s34b_b79k", "_x", "a" * 100])
+def test_names_that_files_and_metrics_can_bear(name: str) -> None:
+    assert Identity(name, weights="none", preprocessing="none").name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["../../up", "/etc/x", "a/b", "a\\b", "..", ".hidden", "", "a b", "é", "a\n", "-x", "a" * 101]
+)
+def test_names_that_leave_their_folder_or_cannot_be_printed_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^The extractor name .* must consist of letters, digits, '_'"):
+        Identity(name, weights="none", preprocessing="none")
+
+
+def features_of(function: Callable[[Tensor], Any]) -> Extractor:
+    return Extractor(Returns(function), IDENTITY)
+
+
+def test_a_probe_is_the_features_of_two_fixed_images() -> None:
+    seen: list[Tensor] = []
+
+    def outputs(images: Tensor) -> dict[str, Tensor]:
+        seen.append(images)
+        return {"b": images[:, 0, 0, :3].float(), "a": images[:, 1, 0, :2].float()}
+
+    probe = features_of(outputs).probe((24, 40))
+    assert probe is not None
+    (images,) = seen
+    assert (images.dtype, images.shape) == (torch.uint8, (2, 3, 24, 40))
+    assert torch.equal(probe, torch.cat([images[:, 1, 0, :2], images[:, 0, 0, :3]], dim=1).float())
+    assert torch.equal(images[1, :, :8, :8], images[1, :, :1, :1].expand(3, 8, 8))
+    assert not torch.equal(images[0], images[1])
+    assert torch.equal(probe, features_of(outputs).probe([24, 40]))
+
+
+def test_a_probe_tells_networks_of_equal_identity_apart() -> None:
+    one, other = (features_of(lambda x, factor=factor: x.flatten(1) * factor) for factor in (1.0, 1.01))
+    assert not torch.equal(one.probe((8, 8)), other.probe((8, 8)))
+
+
+def test_a_probe_without_a_size_takes_one_that_suits_the_network() -> None:
+    assert features_of(lambda x: x[:, 0, :, 200]).probe().shape == (2, 224)
+
+    def only_small(images: Tensor) -> Tensor:
+        return images.float().flatten(1) @ torch.ones(3 * 32 * 32, 4)
+
+    assert features_of(only_small).probe().shape == (2, 4)
+    assert features_of(only_small).probe((64, 64)) is None
+
+
+def test_a_probe_leaves_random_generators_alone_and_is_the_same_with_dropout() -> None:
+    extractor = features_of(lambda x: nn.functional.dropout(x.float().mean(dim=(2, 3)), 0.5, training=True))
+    before = torch.get_rng_state()
+    probe = extractor.probe()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    assert torch.equal(extractor.probe(), probe)
+
+
+def test_the_device_is_where_the_network_is() -> None:
+    assert Extractor(nn.Linear(1, 1, device="meta"), IDENTITY).device.type == "meta"
+    assert features_of(torch.flatten).device.type == "cpu"
+    assert features_of(torch.flatten).to("meta").device.type == "meta"

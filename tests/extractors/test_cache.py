@@ -1,5 +1,7 @@
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,15 @@ import pytest
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
-from lightning_synthqual.extractors import Identity, cache
+from lightning_synthqual import evaluate
+from lightning_synthqual.extractors import Extractor, Identity, cache
 from lightning_synthqual.extractors.cache import FeatureCache, default_directory
 
 IDENTITY = Identity("mine", weights="abc", preprocessing="none")
-OUTPUTS = {"pool": torch.arange(12.0).reshape(3, 4), "logits": torch.randn(3, 5).T}
+OUTPUTS = {"pool": torch.arange(12.0).reshape(3, 4), "logits": torch.randn(5, 3).T}
 
 
 def equal(found: dict[str, Tensor] | None, expected: dict[str, Tensor]) -> bool:
@@ -34,7 +38,7 @@ def test_what_was_saved_is_loaded(saved: FeatureCache) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.uint8])
 def test_other_types_and_empty_tensors_are_kept(tmp_path: Path, dtype: torch.dtype) -> None:
-    outputs = {"a": torch.arange(6).reshape(2, 3).to(dtype), "b": torch.zeros(0, 4, dtype=dtype)}
+    outputs = {"a": torch.arange(6).reshape(2, 3).to(dtype), "b": torch.zeros(2, 0, dtype=dtype)}
     FeatureCache(tmp_path).save("data", IDENTITY, outputs)
     found = FeatureCache(tmp_path).load("data", IDENTITY)
     assert equal(found, outputs)
@@ -128,3 +132,82 @@ def test_the_default_directory_follows_xdg(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_directory() == tmp_path / "home" / ".cache" / "lightning_synthqual"
+
+
+PROBE = torch.tensor([[100.0, -3.0], [0.5, 0.25]])
+
+
+def test_fewer_rows_than_the_data_has_images_are_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    features = FeatureCache(tmp_path)
+    features.save("data", IDENTITY, OUTPUTS)
+    assert equal(features.load("data", IDENTITY, rows=3), OUTPUTS)
+    assert features.load("data", IDENTITY, rows=4) is None
+    assert "has 3 rows instead of 4" in caplog.text
+
+
+def test_outputs_of_unequal_numbers_of_rows_are_computed_again(tmp_path: Path) -> None:
+    features = FeatureCache(tmp_path)
+    features.save("data", IDENTITY, {"pool": torch.ones(3, 2), "logits": torch.ones(2, 2)})
+    assert features.load("data", IDENTITY) is None
+
+
+def test_the_file_of_other_data_does_not_pass_for_these(saved: FeatureCache, caplog: pytest.LogCaptureFixture) -> None:
+    saved.path("data", IDENTITY).rename(saved.path("other data", IDENTITY))
+    assert saved.load("other data", IDENTITY) is None
+    assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("factor", "precision", "same"),
+    [(1.0, "float32", True), (1 + 1e-5, "float32", True), (1.001, "float32", False), (1.01, "bfloat16", True)],
+)
+def test_features_of_another_network_are_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, factor: float, precision: str, same: bool
+) -> None:
+    features, identity = FeatureCache(tmp_path), replace(IDENTITY, precision=precision)
+    features.save("data", identity, OUTPUTS, probe=PROBE)
+    found = features.load("data", identity, probe=PROBE * torch.tensor([[1.0], [factor]]))
+    assert equal(found, OUTPUTS) if same else found is None
+    assert ("the network gives other features now" in caplog.text) != same
+
+
+@pytest.mark.parametrize(("before", "now"), [(None, PROBE), (PROBE, PROBE[:, :1])])
+def test_a_probe_of_another_kind_is_of_another_network(tmp_path: Path, before: Tensor | None, now: Tensor) -> None:
+    features = FeatureCache(tmp_path)
+    features.save("data", IDENTITY, OUTPUTS, probe=before)
+    assert features.load("data", IDENTITY, probe=now) is None
+    assert equal(features.load("data", IDENTITY), OUTPUTS)
+
+
+def test_names_of_open_clip_make_names_of_files(tmp_path: Path) -> None:
+    identity = replace(IDENTITY, name="ViT-B-32:openai")
+    assert FeatureCache(tmp_path).path("data", identity).name.startswith("ViT-B-32-openai-")
+
+
+class Factor(nn.Module):
+    """Features that depend on a plain attribute alone."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, ::8, ::8].float().flatten(1) * self.factor
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_networks_that_differ_in_an_attribute_do_not_share_features(
+    tmp_path: Path, pictures: Callable[..., Tensor], stated: bool
+) -> None:
+    """Of a module the identity tells; of an extractor whose identity the user states, the probe."""
+    real, fake = (TensorDataset(pictures(40, 16, 16, seed=seed)) for seed in (0, 1))
+
+    def score(factor: float, directory: Path) -> float:
+        network = Extractor(Factor(factor), IDENTITY) if stated else Factor(factor)
+        report = evaluate(real, fake, metrics=["kd_mine"], extractors={"mine": network}, cache_dir=str(directory))
+        return report.scalars["kd_mine"]
+
+    score(1.0, tmp_path / "shared")
+    assert score(1.01, tmp_path / "shared") == score(1.01, tmp_path / "other")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_synthqual.extractors import clip, load
 from lightning_synthqual.extractors.clip import ClipNetwork, resolve
 from lightning_synthqual.extractors.registry import open_clip_names
-from lightning_synthqual.metrics.names import resolve as resolve_metrics
+from lightning_synthqual.metrics.catalogue import metrics_by_name
 
 Pictures = Callable[..., Tensor]
 Relative = Callable[[Tensor, Tensor], float]
@@ -147,7 +147,7 @@ def test_short_names_are_openais_with_their_activation(name: str, architecture: 
 
 def test_metrics_may_name_any_model_of_open_clip() -> None:
     names = ["fd_ViT-B-32-quickgelu", "kd_ViT-B-32:laion2b_s34b_b79k"]
-    assert [metric.extractor for metric in resolve_metrics(names, open_clip_names())] == [
+    assert [metric.extractor for metric in metrics_by_name(names, open_clip_names())] == [
         "ViT-B-32-quickgelu",
         "ViT-B-32:laion2b_s34b_b79k",
     ]

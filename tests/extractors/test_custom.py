@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lightning_synthqual.extractors import Extractor, Identity, load
 from lightning_synthqual.extractors.custom import build
 
 Pictures = Callable[..., Tensor]
@@ -31,11 +33,23 @@ class Small(nn.Module):
         return self.norm(self.linear(images.float().mean(dim=(2, 3))))
 
 
+class Factor(nn.Module):
+    """Has a plain attribute, and no weights."""
+
+    def __init__(self, factor: Any) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().flatten(1) * self.factor
+
+
 @pytest.fixture
 def importable(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("a_module_of_networks")
     monkeypatch.setitem(sys.modules, "a_module_of_networks", module)
     module.Sees, module.ready, module.factory, module.number = Sees, Sees(), lambda: Sees(), 3
+    module.extractor = load("pixels")
     return module
 
 
@@ -117,7 +131,7 @@ def test_an_import_path_names_a_class_a_network_or_a_factory(pictures: Pictures,
     ("spec", "error", "message"),
     [
         ("nowhere.to.be.found", ValueError, r"extractors\['mine'\].*names nothing that can be imported"),
-        ("a_module_of_networks.number", TypeError, r"`extractors\['mine'\]` must be an nn.Module .* but got int"),
+        ("a_module_of_networks.number", TypeError, r"`extractors\['mine'\]` must be an nn.Module, .* but got int"),
         (3, TypeError, "but got int"),
         (lambda: "a word", TypeError, "but got str"),
         ({"netwrok": Sees()}, ValueError, r"must have the key 'network' and may have .* its keys are 'netwrok'"),
@@ -201,6 +215,54 @@ def test_floats_where_bytes_are_wanted_say_what_to_declare(pictures: Pictures) -
 
 def test_images_of_one_pixel_say_that_a_size_can_be_declared(pictures: Pictures) -> None:
     spec = {"network": WantsFloats(), "input_range": (0.0, 1.0)}
-    with pytest.raises(RuntimeError, match="Declare `input_size` if it wants another size"):
+    with pytest.raises(RuntimeError, match="Declare `input_size` if it takes another size"):
         build("mine", spec)(pictures(2, 1, 1))
     assert build("mine", {**spec, "input_size": 4})(pictures(2, 1, 1))["features"].shape == (2, 8)
+
+
+def test_an_extractor_is_taken_as_it_is_under_the_users_name(pictures: Pictures) -> None:
+    given = load("wavelet", precision="bfloat16")
+    mine = build("mine", given)
+    assert mine.identity == replace(given.identity, name="mine")
+    assert torch.equal(mine(pictures(2, 8, 8))["features"], given(pictures(2, 8, 8))["features"])
+    assert given.identity.name == "wavelet"
+
+
+def test_an_extractor_keeps_its_outputs_and_is_not_moved() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("shift", torch.zeros(1))
+
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            return {"pool": images.float().mean(dim=(2, 3)) + self.shift, "logits": images[:, 0, 0].float()}
+
+    given = Extractor(Two(), Identity("two", weights="none", preprocessing="none"), embedding="pool")
+    assert build("mine", given).to("meta").device.type == "meta"
+    assert build("mine", given).embedding == "pool"
+    assert given.device.type == given.network.shift.device.type == "cpu"
+
+
+@pytest.mark.usefixtures("importable")
+def test_an_extractor_may_be_imported_or_made_and_stands_for_a_network() -> None:
+    for spec in (lambda: load("pixels"), "a_module_of_networks.extractor"):
+        assert build("mine", spec).identity.name == "mine"
+    assert build("mine", {"network": load("pixels")}).identity.preprocessing == load("pixels").identity.preprocessing
+    with pytest.raises(ValueError, match=r"is an Extractor, which has its own preprocessing, but input_size was given"):
+        build("mine", {"network": load("pixels"), "input_size": 8})
+
+
+@pytest.mark.parametrize(
+    ("spec", "other"), [(Factor(1.0), Factor(2.0)), (Factor(torch.ones(1)), Factor(torch.zeros(1)))]
+)
+def test_attributes_are_part_of_the_identity(spec: nn.Module, other: nn.Module) -> None:
+    assert build("mine", spec).identity.weights == build("mine", other).identity.weights
+    assert build("mine", spec).identity != build("mine", other).identity
+
+
+def test_a_traced_network_is_taken(pictures: Pictures) -> None:
+    network = Small().eval()
+    traced = torch.jit.trace(network, pictures(2, 4, 4))
+    torch.testing.assert_close(
+        build("mine", traced)(pictures(2, 8, 8))["features"], build("mine", network)(pictures(2, 8, 8))["features"]
+    )

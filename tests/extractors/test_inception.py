@@ -16,7 +16,7 @@ from lightning_synthqual.extractors import Extractor, inception, load
 from lightning_synthqual.extractors.inception import PUBLISHED
 from lightning_synthqual.extractors.registry import CATALOGUE
 from lightning_synthqual.extractors.weights import DIRECTORY_VARIABLE, sha256_of_file
-from lightning_synthqual.metrics.names import resolve
+from lightning_synthqual.metrics.catalogue import metrics_by_name
 
 BICUBIC = Image.Resampling.BICUBIC
 Pictures = Callable[..., Tensor]
@@ -90,11 +90,11 @@ def test_only_the_published_protocol_makes_fid(inception_weights: Path) -> None:
     assert [identity.name for identity in identities] == names
     assert len({identity.preprocessing for identity in identities}) == 3
     assert len({identity.weights for identity in identities}) == 1
-    (fid,) = resolve(["fid"], CATALOGUE)
-    (clean,) = resolve(["fd_inception_clean"], CATALOGUE)
+    (fid,) = metrics_by_name(["fid"], CATALOGUE)
+    (clean,) = metrics_by_name(["fd_inception_clean"], CATALOGUE)
     assert (fid.extractor, clean.extractor) == ("inception", "inception_clean")
     with pytest.raises(ValueError, match="fid_inception_clean"):
-        resolve(["fid_inception_clean"], CATALOGUE)
+        metrics_by_name(["fid_inception_clean"], CATALOGUE)
 
 
 def test_no_batch_norm_is_left(extractor: Extractor) -> None:

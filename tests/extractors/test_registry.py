@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_synthqual.extractors import load, load_pair
-from lightning_synthqual.extractors.registry import CATALOGUE, PAIRS, load_configured, required_weights
+from lightning_synthqual.extractors import Extractor, Identity, PairNetwork, load, load_pair
+from lightning_synthqual.extractors.registry import (
+    CATALOGUE,
+    PAIRS,
+    load_configured,
+    load_configured_pair,
+    required_weights,
+)
 
 Pictures = Callable[..., Tensor]
 
@@ -106,3 +112,34 @@ def test_another_name_is_the_users_network(pictures: Pictures) -> None:
 def test_other_configurations_of_a_catalogue_name_are_errors(spec: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_configured("wavelet", spec, None, "cpu")
+
+
+def test_an_extractor_configures_its_own_name_and_no_other() -> None:
+    half = load("wavelet", precision="bfloat16")
+    assert load_configured("wavelet", half, None, "cpu").identity == half.identity
+    with pytest.raises(TypeError, match="Give your own network another name"):
+        load_configured("pixels", half, None, "cpu")
+
+
+def test_an_extractor_is_copied_to_the_device_that_is_asked_for() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 8), nn.Flatten())
+    given = Extractor(network, Identity("x", "none", "none"))
+    moved = load_configured("mine", given, None, "meta")
+    assert {each.device.type for each in moved.network.parameters()} == {moved.device.type} == {"meta"}
+    assert {each.device.type for each in network.parameters()} == {given.device.type} == {"cpu"}
+
+
+def test_a_name_that_leaves_its_folder_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"The extractor name '\.\./\.\./up' must consist of"):
+        load_configured("../../up", nn.Flatten(), None, "cpu")
+
+
+def test_a_pair_network_of_the_users_is_taken_as_it_is() -> None:
+    class Difference(nn.Module):
+        def forward(self, first: Tensor, second: Tensor) -> Tensor:
+            return (first.float() - second.float()).abs().mean(dim=(1, 2, 3))
+
+    given = PairNetwork(Difference(), Identity("difference", "none", "none"))
+    pair = load_configured_pair("mine", given, None, "cpu")
+    assert (pair.identity.name, given.identity.name) == ("mine", "difference")
+    assert pair(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 9.0)).tolist() == [9.0]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,9 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import functional as torchvision_functional
 
+from lightning_synthqual.extractors import load
 from lightning_synthqual.extractors.resize import (
+    _float64_device,
     antialiased_bilinear,
     centre_crop,
     pillow,
@@ -155,3 +160,35 @@ def test_the_shorter_side_and_the_crop_are_torchvisions(height: int, width: int,
     assert size == torchvision_functional.resize(picture, side).size[::-1]
     image = torch.arange(size[0] * size[1]).reshape(1, 1, *size)
     assert torch.equal(centre_crop(image, (side, side)), torchvision_functional.center_crop(image, [side, side]))
+
+
+def test_float64_is_computed_where_there_is_float64() -> None:
+    assert _float64_device(torch.device("mps")) == torch.device("cpu")
+    assert _float64_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+
+
+# CUDA operations without a deterministic form, which torch.use_deterministic_algorithms(True) refuses.
+REFUSED = {"kthvalue", "median", "cumsum", "histc", "bincount", "scatter_add", "scatter_reduce", "put_", "index_add"}
+
+
+class _Operations(TorchDispatchMode):
+    """Notes the operations that run inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.add(operation.overloadpacket.__name__)
+        return operation(*args, **(kwargs or {}))
+
+
+def test_extractors_need_no_operation_that_deterministic_training_refuses(inception_weights: Path) -> None:
+    images = torch.zeros(2, 3, 40, 30, dtype=torch.uint8)
+    with _Operations() as seen:
+        for resized in (*PROTOCOLS.values(), pillow):
+            resized(images, (24, 50))
+        for name, weights in (("wavelet", None), ("pixels", None), ("inception", inception_weights)):
+            load(name, weights=weights)(images)
+    assert {"mm", "convolution"} <= seen.names
+    assert not REFUSED & seen.names

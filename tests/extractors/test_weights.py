@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors.torch import save_file
 from torch import nn
 
+from lightning_synthqual.extractors import weights
 from lightning_synthqual.extractors.weights import (
     PublishedWeights,
     WeightsFile,
@@ -281,6 +283,7 @@ class Hub:
 @pytest.fixture
 def model_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
     hub = Hub(tmp_path / "cache", model=b"weights")
+    monkeypatch.setattr(weights, "check_reachable", lambda _: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub.download)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", hub.find)
     return hub
@@ -331,3 +334,27 @@ def test_safetensors_are_read_and_truncated_ones_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"x\.safetensors` could not be read as a safetensors file"):
         read_state_dict(path)
+
+
+def test_without_a_network_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client would try again and again, for half a minute."""
+
+    def refuse(address: tuple[str, int], timeout: float) -> Any:
+        assert timeout < 10
+        raise OSError("Name or service not known")
+
+    def hub(*_: Any) -> str:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(FileNotFoundError, match=r"cannot be reached: Name or service not known"):
+        find_weights(HUB, None, None)
+
+
+def test_missing_weights_name_the_command_that_fetches_them_and_extractors_without_weights() -> None:
+    text = weights.advice("inception", "file.pth", "https://example.org/file.pth")
+    assert "`synthqual weights fetch inception`" in text
+    assert "'wavelet' and 'pixels' need no weights" in text
