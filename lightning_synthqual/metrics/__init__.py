@@ -1,6 +1,8 @@
-"""Features to numbers: pure functions, one file a family, and the catalogue of metric names."""
+"""Features to numbers: one file a family, with its pure functions and the metric that an evaluation calls."""
 
+from lightning_synthqual.metrics.base import Influence, Metric, Score, Scores
 from lightning_synthqual.metrics.copying import authenticity, data_copying_test
+from lightning_synthqual.metrics.custom import FeatureMetric, ImageMetric, TorchMetric
 from lightning_synthqual.metrics.frechet import frechet_distance
 from lightning_synthqual.metrics.inception import InceptionScore, inception_score
 from lightning_synthqual.metrics.kernel import KernelDistance, cmmd, kernel_distance
@@ -8,15 +10,22 @@ from lightning_synthqual.metrics.manifold import DensityCoverage, PrecisionRecal
 from lightning_synthqual.metrics.memorization import Memorization, memorization
 from lightning_synthqual.metrics.neighbors import Neighbors, nearest_neighbors
 from lightning_synthqual.metrics.path_length import filter_percentiles, slerp
-from lightning_synthqual.metrics.pictures import ms_ssim, psnr, shannon_entropy
+from lightning_synthqual.metrics.similarity import ms_ssim, psnr, shannon_entropy
 
 __all__ = [
     "DensityCoverage",
+    "FeatureMetric",
+    "ImageMetric",
     "InceptionScore",
+    "Influence",
     "KernelDistance",
     "Memorization",
+    "Metric",
     "Neighbors",
     "PrecisionRecall",
+    "Score",
+    "Scores",
+    "TorchMetric",
     "authenticity",
     "cmmd",
     "data_copying_test",

@@ -1,4 +1,4 @@
-"""Whether generated rows keep closer to the training rows than new real rows do."""
+"""Whether generated rows are closer to the training rows than new real rows are."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.frechet import moments
 from lightning_synthqual.metrics.neighbors import Neighbors, search
-from lightning_synthqual.metrics.share import MEMORY, Share, tiles
+from lightning_synthqual.metrics.shard import MEMORY, Shard, tiles
 
 _BLOCK = 4096  # rows that are projected at once
 _COMPONENTS = 64  # principal components in which cells are formed
-_LEAST = 20  # a cell counts if it has more generated rows than this
+_MIN_ROWS = 20  # a cell counts if it has more generated rows than this
 
 
 def authenticity(train: Tensor, fake: Tensor, *, memory: int = MEMORY) -> Tensor:
@@ -53,14 +53,14 @@ class WithinTraining:
     Args:
         train: Features (N, D).
         unit: Whether rows are divided by their lengths.
-        share: This process's share of searching.
+        shard: This process's shard of searching.
         memory: Bytes that the tiles may take.
     """
 
-    def __init__(self, train: Tensor, *, unit: bool = False, share: Share | None = None, memory: int = MEMORY) -> None:
+    def __init__(self, train: Tensor, *, unit: bool = False, shard: Shard | None = None, memory: int = MEMORY) -> None:
         self._train = train
         self._unit = unit
-        self._share = share
+        self._shard = shard
         self._memory = memory
         self._known = torch.full((len(train),), torch.nan, dtype=torch.float64, device=train.device)
 
@@ -79,7 +79,7 @@ class WithinTraining:
         if len(missing):
             # The first of two is the row itself, at no distance, or an equal one.
             found = search(
-                self._train[missing], self._train, 2, unit=self._unit, share=self._share, memory=self._memory
+                self._train[missing], self._train, 2, unit=self._unit, shard=self._shard, memory=self._memory
             )
             self._known[missing] = found.distances[:, 1]
         return self._known[indices]
@@ -102,7 +102,7 @@ def data_copying_test(
         held_out: Features (H, D) of real rows that were not trained on.
         fake: Features (M, D), M > 20.
         cells: Number of cells.
-        seed: Of k-means.
+        seed: Random seed of k-means.
         memory: Bytes that the tiles of the computation may take.
 
     Returns:
@@ -135,10 +135,10 @@ class Partition:
 
     Args:
         train: Features (N, D).
-        cells: How many.
-        seed: Of k-means.
+        cells: Number of cells.
+        seed: Random seed of k-means.
         unit: Whether rows are divided by their lengths.
-        share: This process's share of searching; the first process forms the cells for all.
+        shard: This process's shard of searching; the first process forms the cells for all.
         labels: The cells (N,) of the rows, where they are known.
     """
 
@@ -149,11 +149,11 @@ class Partition:
         seed: int = 0,
         *,
         unit: bool = False,
-        share: Share | None = None,
+        shard: Shard | None = None,
         labels: Tensor | None = None,
     ) -> None:
         self.cells = cells
-        self.share = share or Share()
+        self.shard = shard or Shard()
         self._unit = unit
         self._means: Any = None
         self._axes: tuple[Tensor, Tensor] | None = None
@@ -161,27 +161,33 @@ class Partition:
         if fits and train.shape[1] > _COMPONENTS:
             self._axes = self._principal_axes(train)
         self._train = self._placed(train)
-        if fits and self.share.rank == 0:
+        if fits and self.shard.rank == 0:
             from sklearn.cluster import KMeans
 
             self._means = KMeans(cells, n_init=10, random_state=seed).fit(self._array(self._train))
         self.labels = self._assign(self._train) if labels is None else labels
 
     def _principal_axes(self, train: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean (D,) and the leading principal axes (D, 64), the same on every process."""
-        mean = torch.zeros(train.shape[1], dtype=torch.float64, device=train.device)
-        axes = mean.new_zeros(len(mean), _COMPONENTS)
-        if self.share.rank == 0:
-            mean, covariance = moments(unit_rows(train) if self._unit else train)
-            axes = torch.linalg.eigh(covariance).eigenvectors[:, -_COMPONENTS:].contiguous()
-        return self.share.total(mean), self.share.total(axes)
+        """The mean (D,) and the leading principal axes (D, at most 64), the same on every process."""
+        count, dimension = train.shape
+        mean = torch.zeros(dimension, dtype=torch.float64, device=train.device)
+        axes = mean.new_zeros(dimension, min(_COMPONENTS, count - 1))
+        if self.shard.rank == 0:
+            rows = unit_rows(train) if self._unit else train
+            if count > dimension:
+                mean, covariance = moments(rows)
+                axes = torch.linalg.eigh(covariance).eigenvectors[:, -axes.shape[1] :].contiguous()
+            else:
+                mean = rows.double().mean(dim=0)
+                axes = _axes_of_few(rows.double() - mean, axes.shape[1])
+        return self.shard.total(mean), self.shard.total(axes)
 
     def _placed(self, rows: Tensor) -> Tensor:
         """Rows where cells are formed and distances measured."""
         if self._axes is None:
             return rows
         mean, axes = self._axes
-        placed = rows.new_empty(len(rows), _COMPONENTS, dtype=torch.float64)
+        placed = rows.new_empty(len(rows), axes.shape[1], dtype=torch.float64)
         for part in tiles(range(len(rows)), _BLOCK):
             placed[part] = ((unit_rows(rows[part]) if self._unit else rows[part].double()) - mean) @ axes
         return placed
@@ -196,7 +202,7 @@ class Partition:
         labels = torch.zeros(len(placed), dtype=torch.int64, device=placed.device)
         if self._means is not None:
             labels = torch.from_numpy(self._means.predict(self._array(placed))).to(labels)
-        return self.share.total(labels)
+        return self.shard.total(labels)
 
     def distances(self, rows: Tensor, memory: int = MEMORY, labels: Tensor | None = None) -> CellDistances:
         """Squared distance (M,) of rows (M, D) to the nearest training row of their cell, and their cells (M,)."""
@@ -207,7 +213,7 @@ class Partition:
             members, train = labels == cell, self._train[self.labels == cell]
             if members.any() and len(train):
                 unit = self._unit and self._axes is None
-                found = search(placed[members], train, 1, unit=unit, share=self.share, memory=memory)
+                found = search(placed[members], train, 1, unit=unit, shard=self.shard, memory=memory)
                 nearest[members] = found.distances[:, 0]
         return nearest, labels
 
@@ -221,20 +227,30 @@ def copying_statistic(held_out: CellDistances, fake: CellDistances) -> Tensor:
     """
     weights, scores = [], []
     for cell in fake[1].unique().tolist():
-        theirs, ours = (distances[labels == cell] for distances, labels in (held_out, fake))
-        if len(theirs) == 0 or ours.isnan().any():
+        held, generated = (distances[labels == cell] for distances, labels in (held_out, fake))
+        if len(held) == 0 or generated.isnan().any():
             raise ValueError(
-                f"Cell {cell} has {len(theirs)} held-out rows"
-                + (" and no training rows. " if ours.isnan().any() else ", but needs some. ")
+                f"Cell {cell} has {len(held)} held-out rows"
+                + (" and no training rows. " if generated.isnan().any() else ", but needs some. ")
                 + "Choose fewer `cells`."
             )
-        if len(ours) > _LEAST:
-            scores.append(_rank_sum_score(ours, theirs))
-            weights.append(len(theirs))
+        if len(generated) > _MIN_ROWS:
+            scores.append(_rank_sum_score(generated, held))
+            weights.append(len(held))
     if not scores:
-        raise ValueError(f"No cell has more than {_LEAST} of the {len(fake[0])} `fake` rows. Give more of them.")
+        raise ValueError(f"No cell has more than {_MIN_ROWS} of the {len(fake[0])} `fake` rows. Give more of them.")
     weight = torch.tensor(weights, dtype=torch.float64, device=scores[0].device)
     return (weight * torch.stack(scores)).sum() / weight.sum()
+
+
+def _axes_of_few(centred: Tensor, count: int) -> Tensor:
+    """The leading principal axes (D, count) of centred rows (N, D), N <= D, from their Gram matrix (N, N)."""
+    values, vectors = torch.linalg.eigh(centred @ centred.T)
+    spans = values > len(centred) * torch.finfo(values.dtype).eps * values[-1]
+    # An axis along which the rows do not vary is zero: nothing is projected on it.
+    scales = torch.where(spans, values.clamp(min=0).rsqrt(), 0.0)
+    axes: Tensor = centred.T @ (vectors[:, -count:] * scales[-count:])
+    return axes
 
 
 def unit_rows(rows: Tensor) -> Tensor:
@@ -244,11 +260,11 @@ def unit_rows(rows: Tensor) -> Tensor:
     return wide / lengths
 
 
-def _rank_sum_score(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Continuity corrected z of the Mann-Whitney test: below 0 if ``ours`` (m,) are smaller than ``theirs`` (n,)."""
-    ordered = theirs.sort().values
-    smaller, not_larger = (torch.searchsorted(ordered, ours, right=right) for right in (False, True))
+def _rank_sum_score(fake: Tensor, held_out: Tensor) -> Tensor:
+    """Continuity corrected z of the Mann-Whitney test: below 0 if ``fake`` (m,) are smaller than ``held_out`` (n,)."""
+    ordered = held_out.sort().values
+    smaller, not_larger = (torch.searchsorted(ordered, fake, right=right) for right in (False, True))
     wins = (smaller + not_larger).double().sum() / 2  # of equals one half
-    n, m = len(theirs), len(ours)
+    n, m = len(held_out), len(fake)
     z: Tensor = (wins - (n * m / 2 - 0.5)) / (n * m * (n + m + 1) / 12) ** 0.5
     return z

@@ -11,7 +11,7 @@ def check_features(features: Tensor, role: str, *, least: int = 2) -> Tensor:
 
     Args:
         features: Floating point tensor (N, D), N >= ``least``.
-        role: What the features are, for the message: ``"real"`` or ``"fake"``.
+        role: Name of the set, for the message: ``"real"`` or ``"fake"``.
         least: Fewest rows.
 
     Raises:

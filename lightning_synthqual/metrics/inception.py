@@ -1,13 +1,15 @@
 """Inception score: how sure a classifier is of each image, and how differently it classifies them."""
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from numpy.random import RandomState
 from torch import Tensor
 
+from lightning_synthqual.metrics.base import Metric, Published, Score
 from lightning_synthqual.metrics.features import check_features
+from lightning_synthqual.metrics.options import Options, option
 
 
 class InceptionScore(NamedTuple):
@@ -39,7 +41,7 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int | None = None
     Args:
         logits: Logits (N, classes), any floating dtype, any device.
         splits: Number of contiguous parts; their sizes differ by at most one.
-        seed: Of a shuffle of the rows beforehand, as torch-fidelity shuffles them; ``None``: no shuffle.
+        seed: Random seed of a shuffle of the rows beforehand, as torch-fidelity shuffles them; ``None``: no shuffle.
 
     Returns:
         ``mean`` and ``std``.
@@ -70,3 +72,48 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int | None = None
         scores.append(divergence.exp())
     stacked = torch.stack(scores)
     return InceptionScore(stacked.mean(), stacked.std(correction=0))
+
+
+class InceptionScoreMetric(Metric):
+    """Inception score; see the function ``inception_score``. Its standard error is that of the mean over the splits."""
+
+    family = "isc"
+    direction = "max"
+    reads_real = False
+    output = "logits"
+    OPTIONS: ClassVar[Options] = {"splits": option(10, low=1), "seed": option(None, kind=int, low=0, high=2**32 - 1)}
+
+    def min_images(self) -> int:
+        """An image for each split."""
+        return max(2, int(self.options["splits"]))
+
+    def prepare(self, real: Tensor) -> None:
+        """Nothing: real images take no part."""
+
+    def score(self, state: None, fake: Tensor) -> Score:
+        """The score of logits (N, classes)."""
+        splits = self.options["splits"]
+        found = inception_score(fake, splits=splits, seed=self.options["seed"])
+        return Score(found.mean, found.std / (splits - 1) ** 0.5 if splits > 1 else None)
+
+
+class InceptionScore50k(Metric):
+    """StyleGAN's ``is50k``: 50,000 images in 10 splits; the error is the spread over the splits, as it is printed."""
+
+    family = "is50k"
+    direction = "max"
+    reads_real = False
+    output = "logits"
+    published = Published(50_000, reads_real=False)
+
+    def min_images(self) -> int:
+        """An image for each split."""
+        return 10
+
+    def prepare(self, real: Tensor) -> None:
+        """Nothing: real images take no part."""
+
+    def score(self, state: None, fake: Tensor) -> Score:
+        """The score of logits (N, classes)."""
+        found = inception_score(fake)
+        return Score(found.mean, found.std)

@@ -1,17 +1,16 @@
 """Kernel distances: squared maximum mean discrepancy between two feature sets."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_synthqual.metrics.base import Metric, Published, Score
 from lightning_synthqual.metrics.features import check_pair
-from lightning_synthqual.metrics.share import MEMORY, Share, tile_size, tiles
-
-KernelName = Literal["polynomial", "rbf"]
+from lightning_synthqual.metrics.kernel_sums import Kernel, KernelName, Sums, between_sums, within_sums
+from lightning_synthqual.metrics.options import Options, option
+from lightning_synthqual.metrics.shard import MEMORY, Shard
 
 
 class KernelDistance(NamedTuple):
@@ -22,7 +21,7 @@ class KernelDistance(NamedTuple):
 
     Attributes:
         value: The squared maximum mean discrepancy; unbiased ones may be below 0.
-        std: As above, at least 0.
+        std: Standard error as above, at least 0.
 
     Example:
         >>> import torch
@@ -33,48 +32,6 @@ class KernelDistance(NamedTuple):
 
     value: Tensor
     std: Tensor
-
-
-class Sums(NamedTuple):
-    """What a distance needs of a kernel matrix: sums of its rows, of its columns, and of all its squares."""
-
-    rows: Tensor
-    columns: Tensor
-    squares: Tensor
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel function of rows: ``(gamma x·y + coef0)^degree`` or ``exp(-|x - y|² / (2 sigma²)) - 1``.
-
-    The constant -1 cancels in every distance, and keeps the digits of kernels that are nearly 1.
-    """
-
-    name: KernelName = "polynomial"
-    degree: int = 3
-    gamma: float | None = None
-    coef0: float = 1.0
-    sigma: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.name not in ("polynomial", "rbf"):
-            raise ValueError(f"`kernel` must be 'polynomial' or 'rbf', but got {self.name!r}.")
-        if self.sigma <= 0:
-            raise ValueError(f"`sigma` must be positive, but got {self.sigma}.")
-
-    def __call__(self, x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
-        """Kernel matrix (N, M) of float64 rows (N, D) and (M, D)."""
-        matrix = torch.mm(x, y.T, out=out)
-        if self.name == "polynomial":
-            gamma = 1.0 / x.shape[1] if self.gamma is None else self.gamma
-            return matrix.mul_(gamma).add_(self.coef0).pow_(self.degree)
-        sizes = (torch.linalg.vector_norm(rows, dim=1).square_() for rows in (x, y))
-        matrix.mul_(-2).add_(next(sizes)[:, None]).add_(next(sizes))
-        return matrix.clamp_(min=0).div_(-2 * self.sigma**2).expm1_()
-
-    def origin(self, features: Tensor) -> Tensor:
-        """What to subtract from all rows (D,): where only differences count, a far-off mean shall cost no digits."""
-        return features[0].double() if self.name == "rbf" else features.new_zeros((), dtype=torch.float64)
 
 
 def kernel_distance(
@@ -102,13 +59,13 @@ def kernel_distance(
         real: Features (N, D), any floating dtype, any device.
         fake: Features (M, D).
         kernel: ``"polynomial"``: ``(gamma x·y + coef0)^degree``; ``"rbf"``: ``exp(-|x - y|² / (2 sigma²))``.
-        degree: Of the polynomial.
-        gamma: Of the polynomial; ``None``: 1 / D.
-        coef0: Of the polynomial.
+        degree: Degree of the polynomial.
+        gamma: Factor of the polynomial; ``None``: 1 / D.
+        coef0: Constant of the polynomial.
         sigma: Bandwidth of the rbf kernel.
         subsets: Number of subsets, or ``None`` for the exact statistic.
         subset_size: Rows in a subset.
-        seed: Of the drawing of subsets.
+        seed: Random seed of the subsets.
         memory: Bytes that the tiles of the computation may take.
 
     Returns:
@@ -150,7 +107,7 @@ def cmmd(
 
     Args:
         real: Features (N, D) with rows of length 1, any floating dtype, any device.
-        fake: Features (M, D), likewise.
+        fake: Features (M, D), with unit rows too.
         sigma: Bandwidth.
         scale: Factor.
         unbiased: Whether to leave out the pairs of a row with itself.
@@ -184,7 +141,7 @@ def exact_distance(
     *,
     unbiased: bool = True,
     real_sums: Sums | None = None,
-    share: Share | None = None,
+    shard: Shard | None = None,
     memory: int = MEMORY,
 ) -> KernelDistance:
     """The statistic over all rows and its standard error.
@@ -195,16 +152,16 @@ def exact_distance(
         kernel: The kernel function.
         unbiased: Whether pairs of a row with itself are left out.
         real_sums: ``within_sums(real, kernel)`` if it is known already.
-        share: This process's share of the tiles.
+        shard: This process's shard of the tiles.
         memory: Bytes that the tiles may take.
     """
     if min(len(real), len(fake)) < 3:
         raise ValueError(
             f"The kernel distance needs at least 3 rows a set, but got {len(real)} real and {len(fake)} fake."
         )
-    xx = within_sums(real, kernel, share, memory) if real_sums is None else real_sums
-    yy = within_sums(fake, kernel, share, memory)
-    xy = between_sums(real, fake, kernel, share, memory)
+    xx = within_sums(real, kernel, shard, memory) if real_sums is None else real_sums
+    yy = within_sums(fake, kernel, shard, memory)
+    xy = between_sums(real, fake, kernel, shard, memory)
     return KernelDistance(_discrepancy(xx, yy, xy, unbiased=unbiased), _standard_error(xx, yy, xy))
 
 
@@ -241,63 +198,6 @@ def _standard_error(xx: Sums, yy: Sums, xy: Sums) -> Tensor:
     return torch.maximum(jackknife - pairs, jackknife / 2).sqrt()
 
 
-def within_sums(features: Tensor, kernel: Kernel, share: Share | None = None, memory: int = MEMORY) -> Sums:
-    """Sums of the kernel matrix of a set (N, D) with itself, the diagonal left out."""
-    share = share or Share()
-    count = len(features)
-    sums = torch.zeros(count + 1, dtype=torch.float64, device=features.device)
-    side = tile_size(features.shape[1], memory)
-    cuts = list(tiles(range(count), side))
-    upper = [(rows, columns) for i, rows in enumerate(cuts) for columns in cuts[i:]]  # the matrix is symmetric
-    mine = share.rows(len(upper))
-    for rows, columns, block in _blocks(features, features, upper[mine.start : mine.stop], kernel, side):
-        if rows == columns:
-            block.fill_diagonal_(0)
-        else:
-            sums[columns] += block.sum(dim=0)
-        sums[rows] += block.sum(dim=1)
-        sums[-1] += (1 if rows == columns else 2) * _squares(block)
-    sums = share.total(sums)
-    return Sums(sums[:-1], sums[:-1], sums[-1])
-
-
-def between_sums(real: Tensor, fake: Tensor, kernel: Kernel, share: Share | None = None, memory: int = MEMORY) -> Sums:
-    """Sums of the kernel matrix of real (N, D) against fake rows (M, D)."""
-    share = share or Share()
-    n, m = len(real), len(fake)
-    sums = torch.zeros(n + m + 1, dtype=torch.float64, device=real.device)
-    side = tile_size(real.shape[1], memory)
-    pairs = [(rows, columns) for rows in tiles(share.rows(m), side) for columns in tiles(range(n), side)]
-    for rows, columns, block in _blocks(fake, real, pairs, kernel, side):
-        sums[columns] += block.sum(dim=0)
-        sums[n : n + m][rows] += block.sum(dim=1)
-        sums[-1] += _squares(block)
-    sums = share.total(sums)
-    return Sums(sums[:n], sums[n:-1], sums[-1])
-
-
-def _squares(block: Tensor) -> Tensor:
-    flat = block.view(-1)
-    return torch.dot(flat, flat)
-
-
-def _blocks(
-    x: Tensor, y: Tensor, pairs: list[tuple[slice, slice]], kernel: Kernel, side: int
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Tiles of the kernel matrix of ``x`` (rows) against ``y`` (columns); each overwrites the one before."""
-    origin = kernel.origin(y)
-    x_space, y_space = (origin.new_empty(min(side, len(rows)), rows.shape[1]) for rows in (x, y))
-    space = origin.new_empty(len(x_space) * len(y_space))
-    loaded = None
-    for rows, columns in pairs:
-        n, m = rows.stop - rows.start, columns.stop - columns.start
-        if rows != loaded:
-            x_space[:n].copy_(x[rows]).sub_(origin)
-            loaded = rows
-        y_space[:m].copy_(y[columns]).sub_(origin)
-        yield rows, columns, kernel(x_space[:n], y_space[:m], out=space[: n * m].view(n, m))
-
-
 def subset_distance(
     real: Tensor, fake: Tensor, kernel: Kernel, *, subsets: int, subset_size: int, seed: int
 ) -> KernelDistance:
@@ -320,3 +220,109 @@ def subset_distance(
         values.append(within / (subset_size * (subset_size - 1)) - 2 * kernel(x, y).mean())
     stacked = torch.stack(values)
     return KernelDistance(stacked.mean(), stacked.std(correction=0))
+
+
+class SummedRows(NamedTuple):
+    """Features (N, D) and the sums of their kernel matrix, where a distance needs them."""
+
+    rows: Tensor
+    sums: Sums | None
+
+
+_SUBSETS: Options = {
+    "subsets": option(None, kind=int, low=1),
+    "subset_size": option(1000, low=2),
+    "seed": option(0, low=0, high=2**32 - 1),
+}
+
+
+class PolynomialDistance(Metric):
+    """Kernel distance with the polynomial kernel; see the function ``kernel_distance``."""
+
+    family = "kid"
+    direction = "min"
+    floor = "all"
+    gap = True
+    OPTIONS: ClassVar[Options] = {
+        "degree": option(3, low=1),
+        "gamma": option(None, kind=float, above=0),
+        "coef0": option(1.0),
+        **_SUBSETS,
+    }
+
+    def kernel(self) -> Kernel:
+        """The kernel function."""
+        return Kernel("polynomial", self.options["degree"], self.options["gamma"], self.options["coef0"])
+
+    def min_images(self) -> int:
+        """As many as a subset has; three for the exact statistic."""
+        return 3 if self.options["subsets"] is None else int(self.options["subset_size"])
+
+    def prepare(self, real: Tensor) -> SummedRows:
+        """Sum the kernel matrix of the reference."""
+        exact = self.options["subsets"] is None
+        return SummedRows(real, within_sums(real, self.kernel(), self.runtime.shard) if exact else None)
+
+    def score(self, state: SummedRows, fake: Tensor) -> Score:
+        """The distance and its standard error, or for subsets their spread."""
+        if self.options["subsets"] is None:
+            shard = self.runtime.shard
+            return Score(*exact_distance(state.rows, fake, self.kernel(), real_sums=state.sums, shard=shard))
+        drawing: dict[str, Any] = {key: self.options[key] for key in _SUBSETS}
+        return Score(*subset_distance(state.rows, fake, self.kernel(), **drawing))
+
+
+class RbfDistance(PolynomialDistance):
+    """Kernel distance with the Gaussian kernel."""
+
+    family = "kid_rbf"
+    OPTIONS: ClassVar[Options] = {"sigma": option(10.0, above=0), **_SUBSETS}
+
+    def kernel(self) -> Kernel:
+        """The kernel function."""
+        return Kernel("rbf", sigma=self.options["sigma"])
+
+
+class ClipDiscrepancy(Metric):
+    """CLIP maximum mean discrepancy; see the function ``cmmd``."""
+
+    family = "cmmd"
+    direction = "min"
+    floor = "same number"
+    gap = True
+    OPTIONS: ClassVar[Options] = {
+        "sigma": option(10.0, above=0),
+        "scale": option(1000.0, above=0),
+        "unbiased": option(False),
+    }
+
+    def kernel(self) -> Kernel:
+        """The kernel function."""
+        return Kernel("rbf", sigma=self.options["sigma"])
+
+    def min_images(self) -> int:
+        """Three, for the standard error."""
+        return 3
+
+    def prepare(self, real: Tensor) -> SummedRows:
+        """Sum the kernel matrix of the reference."""
+        return SummedRows(real, within_sums(real, self.kernel(), self.runtime.shard))
+
+    def score(self, state: SummedRows, fake: Tensor) -> Score:
+        """The discrepancy and its standard error."""
+        unbiased, shard = self.options["unbiased"], self.runtime.shard
+        found = exact_distance(state.rows, fake, self.kernel(), unbiased=unbiased, real_sums=state.sums, shard=shard)
+        return Score(self.options["scale"] * found.value, self.options["scale"] * found.std)
+
+
+class Kid50kFull(Metric):
+    """StyleGAN's ``kid50k_full``: 100 subsets of at most 1000; the error is their spread, as it is printed."""
+
+    family = "kid50k_full"
+    direction = "min"
+    published = Published(50_000, max_real=1_000_000)
+
+    def score(self, state: Tensor, fake: Tensor) -> Score:
+        """The distance and the spread over subsets."""
+        size = min(len(state), len(fake), 1000)
+        return Score(*subset_distance(state, fake, Kernel(), subsets=100, subset_size=size, seed=0))

@@ -2,7 +2,7 @@
 
 A tile of squared distances comes from one matrix product, in float32 on a CPU, and is widened by the rounding error
 that such a product can have. Only what the bounds leave open is computed again, by float64 differences of the rows. So
-the results are those of float64 differences, whatever the tiles.
+the results are those of float64 differences, for any tiles.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from lightning_synthqual.metrics.features import check_pair
-from lightning_synthqual.metrics.share import MEMORY, Share, tile_size, tiles
+from lightning_synthqual.metrics.shard import MEMORY, Shard, tile_size, tiles
 
 _SPARE = 8  # neighbours remembered beyond the k-th in the first pass, so that rounding can't push one of the k out
 _MANY = 64  # and in the second pass, for rows that have more near ties than that
 _ELEMENTS = 2**19  # numbers of one block of differences: it stays in a processor's cache
 
-Metric = Literal["euclidean", "cosine"]
+Distance = Literal["euclidean", "cosine"]
 _Reader = Callable[[Tensor | slice], Tensor]
 
 
@@ -40,7 +40,7 @@ class Neighbors(NamedTuple):
 
 
 def nearest_neighbors(
-    queries: Tensor, references: Tensor, *, k: int = 1, distance: Metric = "euclidean", memory: int = MEMORY
+    queries: Tensor, references: Tensor, *, k: int = 1, distance: Distance = "euclidean", memory: int = MEMORY
 ) -> Neighbors:
     """Find the ``k`` nearest reference rows of every query row.
 
@@ -49,7 +49,7 @@ def nearest_neighbors(
     Args:
         queries: Features (N, D), N >= 1, any floating dtype, any device.
         references: Features (M, D), M >= k.
-        k: How many.
+        k: Number of neighbours.
         distance: ``"euclidean"``, or ``"cosine"`` for 1 - cosine.
         memory: Bytes that the tiles of the computation may take.
 
@@ -84,7 +84,7 @@ def search(
     *,
     own: bool = False,
     unit: bool = False,
-    share: Share | None = None,
+    shard: Shard | None = None,
     memory: int = MEMORY,
 ) -> Neighbors:
     """The ``k`` nearest references of every query, with squared Euclidean distances.
@@ -92,26 +92,26 @@ def search(
     Args:
         queries: Features (N, D).
         references: Features (M, D).
-        k: How many.
+        k: Number of neighbours.
         own: Whether both are the same set, where a row is not its own neighbour.
         unit: Whether rows are divided by their lengths.
-        share: This process's share of the rows.
+        shard: This process's shard of the rows.
         memory: Bytes that the tiles may take.
     """
-    share = share or Share()
+    shard = shard or Shard()
     pair = Pair(queries, references, unit=unit)
     found = torch.zeros(2, len(queries), k, dtype=torch.float64, device=references.device)
-    for rows in tiles(share.rows(len(queries)), tile_size(queries.shape[1], memory)):
+    for rows in tiles(shard.rows(len(queries)), tile_size(queries.shape[1], memory)):
         members = torch.arange(rows.start, rows.stop, device=references.device)
         squared, indices, sure = _nearest(pair, members, k, _SPARE, pair.dtype, own, memory)
         if pair.dtype != torch.float64 and not sure.all():
             squared[~sure], indices[~sure], _ = _nearest(pair, members[~sure], k, _MANY, torch.float64, own, memory)
         found[0, rows], found[1, rows] = squared, indices.double()
-    found = share.total(found)
+    found = shard.total(found)
     return Neighbors(found[0], found[1].long())
 
 
-def squared_radii(features: Tensor, k: int, share: Share | None = None, memory: int = MEMORY) -> Tensor:
+def squared_radii(features: Tensor, k: int, shard: Shard | None = None, memory: int = MEMORY) -> Tensor:
     """Squared distance (N,) from each row to its k-th nearest other row.
 
     Raises:
@@ -119,7 +119,7 @@ def squared_radii(features: Tensor, k: int, share: Share | None = None, memory: 
     """
     if not 1 <= k < len(features):
         raise ValueError(f"`k` must be at least 1 and less than the number of rows, but got k={k}, N={len(features)}.")
-    return search(features, features, k, own=True, share=share, memory=memory).distances[:, -1]
+    return search(features, features, k, own=True, shard=shard, memory=memory).distances[:, -1]
 
 
 def within(
@@ -128,7 +128,7 @@ def within(
     limits: tuple[Tensor, ...],
     *,
     strict: bool = False,
-    share: Share | None = None,
+    shard: Shard | None = None,
     memory: int = MEMORY,
 ) -> Iterator[tuple[Tensor, ...]]:
     """For each tile of the pairs of rows (i of ``x``, j of ``y``) those that are within a limit.
@@ -138,7 +138,7 @@ def within(
         y: Features (M, D).
         limits: Squared distances, each of shape (N, 1) or (1, M).
         strict: Whether ``<`` instead of ``<=``.
-        share: This process's share of the rows of ``x``.
+        shard: This process's shard of the rows of ``x``.
         memory: Bytes that the tiles may take.
 
     Yields:
@@ -146,7 +146,7 @@ def within(
     """
     pair = Pair(x, y)
     side = tile_size(x.shape[1], memory)
-    for rows in tiles((share or Share()).rows(len(x)), side):
+    for rows in tiles((shard or Shard()).rows(len(x)), side):
         members = torch.arange(rows.start, rows.stop, device=x.device)
         for columns, lower in pair.lower_bounds(members, pair.dtype, memory):
             found = []
@@ -207,7 +207,7 @@ class Pair:
         rows = self._product_rows(
             self._x, members, self.origin.new_empty(len(members), self.x.shape[1], dtype=dtype)
         ).mul_(-2)
-        sizes = (self.x_sizes[members] * (1 - self._share(dtype)) - self._slack).to(dtype)[:, None]
+        sizes = (self.x_sizes[members] * (1 - self._rounding(dtype)) - self._slack).to(dtype)[:, None]
         space = rows.new_empty(len(members) * min(side, len(self.y)))
         block = rows.new_empty(min(side, len(self.y)), self.y.shape[1])
         for columns in tiles(range(len(self.y)), side):
@@ -220,12 +220,12 @@ class Pair:
                     out=tile,
                 )
             tile += sizes
-            tile += (self.y_sizes[columns] * (1 - self._share(dtype))).to(dtype)
+            tile += (self.y_sizes[columns] * (1 - self._rounding(dtype))).to(dtype)
             yield columns, tile
 
     def gap(self, i: Tensor, j: Tensor, dtype: torch.dtype) -> Tensor:
         """How far the squared distances of pairs may lie above their lower bounds, in units of ``scale²``."""
-        return 2 * (self._share(dtype) * (self.x_sizes[i] + self.y_sizes[j]) + self._slack)
+        return 2 * (self._rounding(dtype) * (self.x_sizes[i] + self.y_sizes[j]) + self._slack)
 
     def exact(self, i: Tensor, j: Tensor) -> Tensor:
         """Squared distances (P,) of pairs of rows, from float64 differences."""
@@ -241,7 +241,7 @@ class Pair:
             out[part] = rows(index[part]).sub_(self.origin).div_(self.scale)
         return out
 
-    def _share(self, dtype: torch.dtype) -> float:
+    def _rounding(self, dtype: torch.dtype) -> float:
         """Rounding error of a bound relative to the squared lengths of its rows.
 
         That of a dot product of D terms is at most D u / (1 - D u) times both lengths, u being half an eps; a few more
@@ -289,7 +289,7 @@ def _lengths(features: Tensor, role: str) -> Tensor:
 
 
 def _working_dtype(device: torch.device) -> torch.dtype:
-    """The precision of products: float32 on a CPU, unless it is set to stand for something coarser there."""
+    """The precision of products: float32 on a CPU, unless it is set to a coarser type there."""
     exact = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     return torch.float32 if exact else torch.float64
 
@@ -312,7 +312,7 @@ def _nearest(
     places, order = places.sort(dim=1)
     bounds = lower.gather(1, order).double()
     upper = bounds + pair.gap(members[:, None], places, dtype)
-    kth = upper.kthvalue(k, dim=1, keepdim=True).values
+    kth = upper.topk(k, dim=1, largest=False).values.amax(dim=1, keepdim=True)  # kthvalue has no deterministic form
     needed = (bounds <= kth) & bounds.isfinite()
     exact = torch.full_like(bounds, torch.inf)
     row, slot = needed.nonzero().T

@@ -1,16 +1,23 @@
 """Perceptual path length (Karras et al. 2019, arXiv:1812.04948): the arithmetic; drawing path ends is not done here."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_synthqual.metrics.base import Metric, Score
+from lightning_synthqual.metrics.options import Options, option
+from lightning_synthqual.metrics.views import Generated, PathSource, RealSets, SetView
+
 Space = Literal["z", "w"]
 Sampling = Literal["full", "end"]
 _NETWORK_SIDE = 256
 _OUTSIDE = 0.01  # share that the filter leaves out at either end
+_FEW = 16  # pairs of a smoke test
+Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Path:
     """Which steps are measured.
 
     Args:
-        space: Of the generator's input, ``"z"`` (on the sphere), or of its mapping's output, ``"w"`` (straight).
+        space: Space of the latents: ``"z"``, the generator's input (on the sphere), or ``"w"``, its mapping's output.
         sampling: Steps anywhere between two latents (``"full"``), or at the first of them (``"end"``).
         crop: Whether only the middle of the images is compared, where an aligned face would be.
     """
@@ -50,7 +57,7 @@ def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     Args:
         a: Latents (N, D), any floating dtype; their lengths do not matter.
         b: Latents (N, D).
-        t: How far to go, from 0 at ``a`` to 1 at ``b``: a number, or (N,) or (N, 1).
+        t: Position on the way, from 0 at ``a`` to 1 at ``b``: a number, or (N,) or (N, 1).
 
     Returns:
         Rows (N, D) of length 1. Agrees with StyleGAN3's own function, which gives NaN where ``a`` and ``b`` lie on one
@@ -147,7 +154,7 @@ def path_length(distances: Tensor, epsilon: float) -> PathLength:
     """The mean of the filtered distances over steps of ``epsilon``, divided by its square.
 
     The standard error is that of a trimmed mean, from the variance of the distances with the outer ones moved to the
-    ends of what is kept (Tukey and McLaughlin 1963).
+    ends of the remaining ones (Tukey and McLaughlin 1963).
 
     Args:
         distances: (N,), N >= 2, of a kind that grows with the square of the step, as LPIPS does.
@@ -158,3 +165,151 @@ def path_length(distances: Tensor, epsilon: float) -> PathLength:
     winsorised = scaled.clamp(kept.min(), kept.max())
     std = winsorised.std(correction=1) / (len(kept) / len(scaled) * len(scaled) ** 0.5)
     return PathLength(kept.mean(), std)
+
+
+def distances(one: Tensor, other: Tensor, path: Path, distance: Distance) -> Tensor:
+    """Distances (n,), float64, of the images at both ends of steps, cropped and shrunk as published.
+
+    Args:
+        one: Images (n, 3, H, W), float32 on [0, 255].
+        other: Images at the other ends.
+        path: Kind of the steps.
+        distance: Function of two stacks of images, that returns (n,).
+
+    Raises:
+        ValueError: If the distance returns something else than (n,) finite numbers.
+    """
+    factor = shrink_factor(*one.shape[2:])
+    ends = [shrink(crop_middle(images) if path.crop else images, factor) for images in (one, other)]
+    with torch.no_grad():
+        found = distance(ends[0], ends[1])
+    if not isinstance(found, Tensor) or found.shape != (len(one),):
+        what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"The distance of {len(one)} pairs of images must have the shape ({len(one)},), but got {what}."
+        )
+    if not found.isfinite().all():
+        raise ValueError("The distance of two images of a path is NaN or infinite.")
+    return found.double()
+
+
+_COMMON: Options = {
+    "num_pairs": option(10_000, low=2),
+    "epsilon": option(1e-4, above=0, high=1),
+    "crop": option(None, choices=(True, False)),
+    "distance": option("lpips_vgg", (str, Callable)),
+    "mapping": option("mapping"),
+    "synthesis": option("synthesis"),
+    "noise": option("*noise_const"),
+    "z_length": option("unit", choices=("unit", "gaussian")),
+}
+
+
+class PublishedPathLength(Metric):
+    """Perceptual path length of a generator, by the recipe that its name stands for.
+
+    Args:
+        name: Name under which it is reported.
+        path: Kind of the steps.
+        **arguments: Further arguments of `Metric`.
+    """
+
+    family = "ppl"
+    direction = "min"
+    reads_real = False
+    needs_generator = True
+    OPTIONS: ClassVar[Options] = _COMMON
+
+    def __init__(self, name: str, *, path: Path, **arguments: Any) -> None:
+        self._published = path
+        super().__init__(name, **arguments)
+
+    @property
+    def path(self) -> Path:
+        """Kind of the steps."""
+        crop = self.options["crop"]
+        return self._published if crop is None else replace(self._published, crop=crop)
+
+    def networks(self) -> Mapping[str, Any]:
+        """The distance."""
+        return {"distance": self.options["distance"]}
+
+    def describe(self, generated: SetView) -> dict[str, Any]:
+        """What makes the length."""
+        distance = self.options["distance"]
+        if not isinstance(distance, str):
+            distance = getattr(distance, "__qualname__", type(distance).__name__)
+        own = {"z": ("z_length",), "w": ("mapping", "synthesis")}[self.path.space]
+        used = {name: self.options[name] for name in ("epsilon", "noise", *own)}
+        return {
+            "family": self.family,
+            "distance": distance,
+            "num_pairs": self._count,
+            **used,
+            **asdict(self.path),
+        }
+
+    def prepare_sets(self, real: RealSets) -> None:
+        """Nothing: real images take no part."""
+
+    def score_set(self, state: None, generated: Generated) -> Score:
+        """The length and its standard error."""
+        source, count = self._source(generated), self._count
+        for warning in self._check(source):
+            self.runtime.warn(warning)
+        indices: list[int] = []
+        results = []
+        with self.runtime.progress(self.name, count) as advance:
+            for numbers, one, other in source.pairs(count):
+                if len(numbers):
+                    results.append(self._measure(one, other).cpu())
+                    indices += numbers
+                advance(len(numbers) * self.runtime.shard.world_size)
+        found = self.runtime.gather(torch.cat(results) if results else None, indices, count)
+        return Score(*path_length(found, self.options["epsilon"]))
+
+    def try_out(self, generated: Generated, real_size: tuple[int, int] | None) -> Iterator[str]:
+        """Measure two pairs of equal images."""
+        yield from self._check(self._source(generated))
+
+    @property
+    def _count(self) -> int:
+        """Number of pairs."""
+        count: int = self.options["num_pairs"]
+        return min(count, _FEW) if self.runtime.smoke_test else count
+
+    def _source(self, generated: Generated) -> PathSource:
+        if generated.paths is None:
+            raise ValueError(
+                f"{self.name} samples a generator's latent space, but `fake` are finished images. Pass the "
+                "generator, a module, or leave the metric out."
+            )
+        return generated.paths(self.path.space, self.path.sampling, self.options)
+
+    def _check(self, source: PathSource) -> list[str]:
+        """Noise may grow while a generator trains, so this is done at every evaluation."""
+        one, other, warnings = source.check()
+        self._measure(one, other)
+        return warnings
+
+    def _measure(self, one: Tensor, other: Tensor) -> Tensor:
+        device = self.runtime.device
+        return distances(one.to(device), other.to(device), self.path, self.runtime.networks["distance"])
+
+
+class PathLengthMetric(PublishedPathLength):
+    """Perceptual path length of a generator, by the user's own choice of space, sampling and crop."""
+
+    OPTIONS: ClassVar[Options] = {
+        **_COMMON,
+        "space": option("w", choices=("z", "w")),
+        "sampling": option("end", choices=("full", "end")),
+    }
+
+    def __init__(self, name: str, **arguments: Any) -> None:
+        super().__init__(name, path=Path("w", "end", crop=False), **arguments)
+
+    @property
+    def path(self) -> Path:
+        """Kind of the steps."""
+        return Path(self.options["space"], self.options["sampling"], bool(self.options["crop"]))

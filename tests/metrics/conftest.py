@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
-from lightning_synthqual.metrics.share import Share
+from lightning_synthqual.metrics.shard import Shard
 
 Array = NDArray[Any]
 
@@ -166,7 +168,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor]:
     return real, fake
 
 
-def _in_shares(world_size: int, compute: Callable[[Share], Any]) -> list[Any]:
+def _in_shards(world_size: int, compute: Callable[[Shard], Any]) -> list[Any]:
     parts: list[Tensor] = [torch.empty(0)] * world_size
     barrier = threading.Barrier(world_size, timeout=30)
 
@@ -179,7 +181,7 @@ def _in_shares(world_size: int, compute: Callable[[Share], Any]) -> list[Any]:
 
     def process(rank: int) -> Any:
         try:
-            return compute(Share(rank, world_size, partial(total, rank)))
+            return compute(Shard(rank, world_size, partial(total, rank)))
         except BaseException:
             barrier.abort()
             raise
@@ -189,6 +191,41 @@ def _in_shares(world_size: int, compute: Callable[[Share], Any]) -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def in_shares() -> Callable[[int, Callable[[Share], Any]], list[Any]]:
-    """``in_shares(3, compute)``: what ``compute(share)`` returns in each of three threads that sum like processes."""
-    return _in_shares
+def in_shards() -> Callable[[int, Callable[[Shard], Any]], list[Any]]:
+    """``in_shards(3, compute)``: what ``compute(shard)`` returns in each of three threads that sum like processes."""
+    return _in_shards
+
+
+class Averages(nn.Module):
+    """Box averages as features."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(images.float(), 6).flatten(1)
+
+
+class RealAndGenerated:
+    """Smooth images, 24 x 24: training, held-out, and generated ones of which the first five are copies."""
+
+    def __init__(self) -> None:
+        draw = torch.Generator().manual_seed(0)
+        coarse = torch.randint(0, 256, (150, 3, 5, 5), generator=draw).float()
+        images = nn.functional.interpolate(coarse, size=24, mode="bicubic").clamp(0, 255).round().to(torch.uint8)
+        self.train, self.held_out = images[:70], images[70:110]
+        self.fake = torch.cat([self.train[10:15], images[110:]])
+        self.tensors = self.train, self.held_out, self.fake
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The features of the extractor ``mine``."""
+        return Averages()(images)
+
+    def arguments(self, folder: Path, **changes: Any) -> dict[str, Any]:
+        """Arguments of ``evaluate``: the images, and the extractor ``mine``."""
+        real, held_out, fake = map(TensorDataset, self.tensors)
+        own = {"extractors": {"mine": Averages()}, "cache_dir": str(folder)}
+        return {"real": real, "held_out": held_out, "fake": fake, **own, **changes}
+
+
+@pytest.fixture(scope="session")
+def three_sets() -> RealAndGenerated:
+    """Training, held-out and generated images of which five are copies, and the arguments to evaluate them."""
+    return RealAndGenerated()

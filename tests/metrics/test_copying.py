@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -165,3 +166,35 @@ def test_distances_within_training_are_sought_for_neighbours_only_and_once(monke
     expected = nearest.distances[:, 0].sqrt() > distances[nearest.indices[:, 0]] + 1e-6
     expected[0] = False
     assert first.bool().tolist() == expected.tolist()
+
+
+def nearest_in_cells(train: Tensor, queries: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """Squared distances of queries to the training rows of their cells, as found and by the axes of the covariance."""
+    partition = Partition(train, 2)
+    found, cells = partition.distances(queries)
+    axes = torch.linalg.eigh(torch.cov(train.T)).eigenvectors[:, -kept:]
+    squared = torch.cdist(queries @ axes, train @ axes, compute_mode="donot_use_mm_for_euclid_dist").square()
+    squared[cells[:, None] != partition.labels] = torch.inf
+    return found, squared.amin(dim=1)
+
+
+@pytest.mark.parametrize(("count", "columns", "kept"), [(30, 80, 29), (61, 100, 60), (70, 80, 64), (90, 80, 64)])
+def test_axes_of_few_rows_are_those_of_their_covariance(cloud: Cloud, count: int, columns: int, kept: int) -> None:
+    """They are found from the Gram matrix where that is the smaller one."""
+    found, expected = nearest_in_cells(cloud(0, count, columns), cloud(1, 25, columns), kept)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_axes_of_few_rows_of_many_columns_take_no_time(cloud: Cloud) -> None:
+    """The covariance of 3072 columns takes tens of seconds, the Gram matrix of 61 rows a few milliseconds."""
+    rows = torch.randn(61, 3072, generator=torch.Generator().manual_seed(0))
+    started = time.perf_counter()
+    Partition(rows, 2)
+    assert time.perf_counter() - started < 5
+
+
+def test_axes_of_rows_that_do_not_span_them(cloud: Cloud) -> None:
+    """Of 39 axes 36 are of no length: they must neither become NaN nor add anything."""
+    plane = torch.randn(3, 80, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found, expected = nearest_in_cells(cloud(0, 40, 3) @ plane, cloud(1, 25, 3) @ plane, 3)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)

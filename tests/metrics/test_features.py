@@ -54,26 +54,30 @@ BAD: dict[str, tuple[Callable[[Tensor], Any], type[Exception], str]] = {
 }
 
 
-@every_metric
 @pytest.mark.parametrize("role", ["real", "fake"])
 @pytest.mark.parametrize(("spoil", "error", "message"), BAD.values(), ids=BAD)
 def test_bad_features_are_refused(
-    cloud: Cloud, compute: Compute, role: str, spoil: Callable[[Tensor], Any], error: type[Exception], message: str
+    cloud: Cloud, role: str, spoil: Callable[[Tensor], Any], error: type[Exception], message: str
 ) -> None:
     features: dict[str, Any] = {"real": cloud(0, 9, 3), "fake": cloud(1, 9, 3)}
     features[role] = spoil(features[role])
     with pytest.raises(error, match=message.format(role=role)):
-        compute(features["real"], features["fake"])
+        check_pair(features["real"], features["fake"])
 
 
 @every_metric
-def test_sets_with_unequal_columns_are_refused(cloud: Cloud, compute: Compute) -> None:
+def test_every_function_has_the_gate(cloud: Cloud, compute: Compute) -> None:
+    real, fake = cloud(0, 9, 3), cloud(1, 9, 3)
+    with pytest.raises(ValueError, match=r"`real` .*NaN or infinity, first in row 4"):
+        compute(spoilt(real, torch.nan), fake)
+    with pytest.raises(ValueError, match=r"`fake` .*NaN or infinity, first in row 4"):
+        compute(real, spoilt(fake, torch.inf))
     with pytest.raises(ValueError, match="equally many columns, but got D=3 and D=4"):
-        compute(cloud(0, 9, 3), cloud(1, 9, 4))
+        compute(real, cloud(1, 9, 4))
 
 
 @every_metric
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_numbers_are_float64_and_those_of_float64_features(cloud: Cloud, compute: Compute, dtype: torch.dtype) -> None:
     real, fake = cloud(0, 20, 3).to(dtype), cloud(1, 15, 3, centre=0.5).to(dtype)
     values = compute(real, fake)
@@ -117,16 +121,10 @@ def test_good_features_pass_unchanged(cloud: Cloud) -> None:
 
 
 @every_metric
-@pytest.mark.parametrize("fake", ["one point", "one real row", "zeros", "two points"])
-def test_a_collapsed_generator_has_finite_values(cloud: Cloud, compute: Compute, fake: str) -> None:
+def test_a_collapsed_generator_has_finite_values(cloud: Cloud, compute: Compute) -> None:
     real = cloud(0, 40, 6)
-    points = {
-        "one point": torch.full((1, 6), 3.3).double(),
-        "one real row": real[:1],
-        "zeros": torch.zeros(1, 6),
-        "two points": real[:2],
-    }[fake]
-    assert all(value.isfinite() for value in compute(real, points.repeat(30 // len(points), 1)))
+    for points in (torch.full((1, 6), 3.3).double(), real[:1], torch.zeros(1, 6), real[:2]):
+        assert all(value.isfinite() for value in compute(real, points.repeat(30 // len(points), 1)))
 
 
 def test_fewest_rows_can_be_chosen(cloud: Cloud) -> None:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch_fidelity.metric_kid import kernel_mmd, kid_features_to_metric
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from lightning_synthqual.metrics import cmmd, kernel_distance
-from lightning_synthqual.metrics import kernel as kernel_module
+from lightning_synthqual.metrics import cmmd, kernel_distance, kernel_sums
 from lightning_synthqual.metrics.kernel import Kernel, exact_distance, within_sums
 
 Golden = Callable[[str], tuple[Tensor, ...]]
@@ -291,7 +290,7 @@ def test_tile_size_does_not_matter(cloud: Cloud, monkeypatch: pytest.MonkeyPatch
     real, fake = cloud(0, 101, 8), cloud(1, 67, 8, centre=0.5)
     expected = kernel_distance(real, fake, **options)
     for tile in (1, 7, 13):
-        monkeypatch.setattr(kernel_module, "tile_size", lambda *_, tile=tile: tile)
+        monkeypatch.setattr(kernel_sums, "tile_size", lambda *_, tile=tile: tile)
         distance = kernel_distance(real, fake, **options)
         assert distance.value.item() == pytest.approx(expected.value.item(), rel=1e-10)
         assert distance.std.item() == pytest.approx(expected.std.item(), rel=1e-10)

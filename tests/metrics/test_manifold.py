@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from lightning_synthqual.metrics import density_coverage, neighbors, precision_recall
-from lightning_synthqual.metrics.manifold import both_sets_error, insiders, occupants
+from lightning_synthqual.metrics.manifold import ball_counts, both_sets_error, manifold_membership
 from lightning_synthqual.metrics.neighbors import squared_radii
 
 Golden = Callable[[str], tuple[Tensor, ...]]
@@ -207,7 +207,7 @@ def test_density_and_coverage_by_definition(cloud: Cloud, k: int) -> None:
     found = density_coverage(real, fake, k=k)
     assert found.density.item() == pytest.approx(inside.sum().item() / (k * 30), rel=1e-12)
     assert found.coverage.item() == pytest.approx(inside.any(dim=0).double().mean().item(), rel=1e-12)
-    by_fake, by_real = occupants(real, squared_radii(real, k), fake)
+    by_fake, by_real = ball_counts(real, squared_radii(real, k), fake)
     assert torch.equal(by_fake, inside.sum(dim=1))
     assert torch.equal(by_real, inside.sum(dim=0))
 
@@ -239,16 +239,16 @@ def test_density_needs_neighbours_of_the_real_rows_only(cloud: Cloud) -> None:
     ("dimension", "n", "m", "centre", "spread"),
     [(8, 250, 200, 0.3, 1.0), (8, 250, 250, 0.0, 1.0), (24, 250, 250, 0.0, 0.9), (4, 400, 150, 0.4, 1.0)],
 )
-def test_errors_tell_the_spread_over_200_independent_draws(
+def test_errors_tell_the_spread_over_100_independent_draws(
     dimension: int, n: int, m: int, centre: float, spread: float
 ) -> None:
     draw = torch.Generator().manual_seed(0)
     values, errors = [], []
-    for _ in range(200):
+    for _ in range(100):
         real = torch.randn(n, dimension, generator=draw)
         fake = centre + spread * torch.randn(m, dimension, generator=draw)
-        inside = insiders(real, squared_radii(real, 3), fake, squared_radii(fake, 3))
-        counts = occupants(real, squared_radii(real, 5), fake)
+        inside = manifold_membership(real, squared_radii(real, 3), fake, squared_radii(fake, 3))
+        counts = ball_counts(real, squared_radii(real, 5), fake)
         rows = [inside[0].double(), inside[1].double(), counts[0] / 5, (counts[1] > 0).double()]
         values.append(torch.stack([row.mean() for row in rows]))
         errors.append(torch.stack([both_sets_error(row, n, m) for row in rows]))
@@ -259,7 +259,7 @@ def test_errors_tell_the_spread_over_200_independent_draws(
 
 def test_known_radii_give_the_same_numbers(cloud: Cloud) -> None:
     real, fake = cloud(0, 40, 5), cloud(1, 30, 5, centre=0.5)
-    fake_inside, real_inside = insiders(real, squared_radii(real, 3), fake, squared_radii(fake, 3))
+    fake_inside, real_inside = manifold_membership(real, squared_radii(real, 3), fake, squared_radii(fake, 3))
     assert fake_inside.double().mean() == precision_recall(real, fake).precision
     assert real_inside.double().mean() == precision_recall(real, fake).recall
 

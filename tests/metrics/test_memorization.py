@@ -1,17 +1,23 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
-from lightning_synthqual.metrics import Memorization, authenticity, data_copying_test, memorization
+from lightning_synthqual import evaluate
+from lightning_synthqual.evaluation.plan import make_plan
+from lightning_synthqual.metrics import Memorization, authenticity, data_copying_test, memorization, nearest_neighbors
+from lightning_synthqual.metrics.catalogue import CATALOGUE, metrics_by_name
 from lightning_synthqual.metrics.memorization import RealNeighbors, clustered_error, median_error
-from lightning_synthqual.metrics.share import Share
+from lightning_synthqual.metrics.shard import Shard
+from lightning_synthqual.metrics.views import Generated, RealSets, SetView
 
 Cloud = Callable[..., Tensor]
-InShares = Callable[[int, Callable[[Share], Any]], list[Any]]
+InShards = Callable[[int, Callable[[Shard], Any]], list[Any]]
 
 
 def gaussian(seed: int, count: int = 600, columns: int = 64) -> Tensor:
@@ -135,23 +141,23 @@ def test_too_few_rows_for_the_copying_test_leave_the_other_figures(sets: tuple[T
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("columns", [8, 70])
 def test_any_number_of_processes_gives_the_numbers_of_one(
-    cloud: Cloud, in_shares: InShares, world_size: int, columns: int
+    cloud: Cloud, in_shards: InShards, world_size: int, columns: int
 ) -> None:
     train, held_out, fake = cloud(0, 101, columns), cloud(1, 67, columns), cloud(2, 71, columns)
 
-    def compute(share: Share) -> dict[str, float]:
-        found = RealNeighbors(train, held_out, "cosine", 3, 0, share).compare(fake)
+    def compute(shard: Shard) -> dict[str, float]:
+        found = RealNeighbors(train, held_out, "cosine", 3, 0, shard).compare(fake)
         return {name: value.item() for name, value in found.scalars._asdict().items()}
 
-    expected = compute(Share())
-    for found in in_shares(world_size, compute):
+    expected = compute(Shard())
+    for found in in_shards(world_size, compute):
         assert found == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("columns", [8, 64])
 def test_standard_errors_stand_for_the_spread_over_draws(columns: int) -> None:
     draws = []
-    for seed in range(200):
+    for seed in range(80):
         train, held_out, fresh = (gaussian(3 * seed + place, 150, columns) for place in range(3))
         copied = torch.rand(150, 1, generator=torch.Generator().manual_seed(seed)) < 0.1
         fake = torch.where(copied, train + 0.3 * fresh, fresh)
@@ -169,8 +175,18 @@ def test_errors_of_independent_values_are_the_usual_ones() -> None:
     twice = clustered_error(values.repeat(2), torch.arange(500).repeat(2)).item()
     assert twice == pytest.approx(usual, rel=1e-12)
     assert clustered_error(values, torch.zeros(500)).isnan()  # one neighbour's luck says nothing of another's
-    assert median_error(values).item() == pytest.approx(0.5 / 500**0.5, rel=0.3)
-    assert median_error(values[:1]) == 0
+    assert median_error(values, torch.arange(500)).item() == pytest.approx(0.5 / 500**0.5, rel=0.3)
+    assert median_error(values[:1], torch.zeros(1)) == 0
+
+
+def test_the_median_of_rows_that_share_their_luck_is_known_less_well() -> None:
+    """Each value four times tells no more than once, if it has the same nearest real row."""
+    values = torch.rand(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    once = median_error(values, torch.arange(500)).item()
+    together = median_error(values.repeat(4), torch.arange(500).repeat(4)).item()
+    apart = median_error(values.repeat(4), torch.arange(2000)).item()
+    assert together == pytest.approx(once, rel=0.1)
+    assert apart == pytest.approx(once / 2, rel=0.3)
 
 
 @pytest.mark.parametrize(
@@ -191,8 +207,101 @@ def test_bad_input(cloud: Cloud, changes: dict[str, Any], message: str) -> None:
 
 
 def test_every_scalar_has_a_name_in_the_catalogue() -> None:
-    from lightning_synthqual.metrics.names import CATALOGUE, resolve
-
     assert set(Memorization._fields) < set(CATALOGUE)
-    names = [metric.name for metric in resolve(["memorization_wavelet"], ["wavelet"])]
-    assert names == [f"{name}_wavelet" for name in Memorization._fields]
+    (metric,) = metrics_by_name(["memorization_wavelet"], ["wavelet"])
+    assert metric.names == tuple(f"{name}_wavelet" for name in Memorization._fields)
+
+
+def test_directions_are_of_what_has_one() -> None:
+    """The target of closer_to_train is one half, that of authenticity the value of held-out images."""
+    (metric,) = metrics_by_name(["memorization_wavelet"], ["wavelet"])
+    directions = {name: metric.described_direction(name) for name in metric.names}
+    ranked = {name: each for name, each in directions.items() if each is not None}
+    assert ranked == {"copy_fraction_wavelet": "min"}
+
+
+def test_the_histogram_shows_the_distances_whose_medians_are_reported(cloud: Cloud) -> None:
+    """Between sets of equal size, though there are more training than held-out rows."""
+    rows = {"real": cloud(0, 90, 5), "held_out": cloud(1, 40, 5), "generated": cloud(2, 61, 5, spread=1.2)}
+
+    def view(kind: Any, role: Any) -> Any:
+        return kind(role, {"wavelet": {"x": rows[role]}}, {"wavelet": "x"}, None, None, len(rows[role]))
+
+    (metric,) = metrics_by_name(["memorization_wavelet"], ["wavelet"], {"memorization": {"distance": "euclidean"}})
+    train, held_out = view(SetView, "real"), view(SetView, "held_out")
+    state = metric.prepare_sets(RealSets(train, train, held_out))
+    found: Any = metric.score_set(state, view(Generated, "generated"))
+    shown = found.figures["distances_wavelet"].values
+    assert {name: len(values) for name, values in shown.items()} == {
+        "generated to training": 61,
+        "generated to held-out": 61,
+        "held-out to training": 40,
+    }
+    scalars = {name: float(each.value) for name, each in found.values.items()}
+    names = ("train_distance", "held_out_distance", "null_distance")
+    for name, values in zip(names, shown.values(), strict=True):
+        assert np.median(values) == pytest.approx(scalars[name], rel=1e-12)
+        assert np.quantile(values, 0.05) == pytest.approx(scalars[f"{name}_q05"], rel=1e-12)
+    chosen = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(90)[:40]))
+    to_training = torch.cdist(rows["generated"], rows["real"][chosen]).amin(dim=1)
+    assert np.allclose(shown["generated to training"], to_training, rtol=1e-9)
+
+
+def test_the_scalars_are_the_function_of_the_features(three_sets: Any, tmp_path: Path) -> None:
+    report = evaluate(**three_sets.arguments(tmp_path, metrics=["memorization_mine", "fd_mine"]))
+    expected = memorization(*map(three_sets.embed, three_sets.tensors))
+    for name in Memorization._fields:
+        assert report.scalars[f"{name}_mine"] == pytest.approx(getattr(expected, name).item(), rel=1e-6, abs=1e-9)
+    assert report.scalars["copy_fraction_mine"] == pytest.approx(5 / 45)
+    assert report.scalars["copy_fraction_mine_std"] > 0
+    assert report.protocol["metrics"]["copying_test_mine"]["distance"] == "cosine"
+    swapped = evaluate(**three_sets.arguments(tmp_path, metrics=["memorization_mine"], reference="held_out"))
+    memorized = {name: value for name, value in report.scalars.items() if not name.startswith("fd")}
+    assert swapped.scalars == memorized
+
+
+def test_the_worst_pairs_are_shown_with_their_neighbours(three_sets: Any, tmp_path: Path) -> None:
+    train, held_out, fake = three_sets.tensors
+    embed, options = three_sets.embed, {"memorization": {"shown": 6}}
+    report = evaluate(**three_sets.arguments(tmp_path, metrics=["copy_fraction_mine"], options=options))
+    table = report.tables["neighbors_mine"]
+    assert len(table.rows) == 6
+    found = nearest_neighbors(embed(fake), embed(train), k=2, distance="cosine")
+    far = nearest_neighbors(embed(fake), embed(held_out), distance="cosine")
+    for place, row in enumerate(table.rows):
+        cells = dict(zip(table.columns, row, strict=True))
+        if place < 5:
+            assert cells["generated"] == place  # the copies come first
+            assert cells["training"] == 10 + place
+            assert cells["distance to training"] == 0
+        at = cells["generated"]
+        assert cells["held-out"] == far.indices[at, 0]
+        assert cells["distance to training"] == pytest.approx(found.distances[at, 0].item(), abs=1e-12)
+        assert cells["to second nearest training"] == pytest.approx(found.distances[at, 1].item())
+        assert cells["distance to held-out"] == pytest.approx(far.distances[at, 0].item())
+        for name, images, index in (("generated", fake, at), ("nearest training", train, cells["training"])):
+            assert np.array_equal(cells[f"{name} image"], images[index].permute(1, 2, 0).numpy())
+    assert {"neighbors_mine", "distances_mine", "samples"} == set(report.pictures)
+
+
+def test_a_stream_of_real_images_shows_the_same(three_sets: Any, tmp_path: Path) -> None:
+    class Stream(IterableDataset[Tensor]):
+        def __init__(self, images: Tensor) -> None:
+            self.images = images
+
+        def __iter__(self) -> Any:
+            return iter(self.images)
+
+    metrics = ["copy_fraction_mine"]
+    expected = evaluate(**three_sets.arguments(tmp_path, metrics=metrics))
+    streams = dict(zip(("real", "held_out", "fake"), map(Stream, three_sets.tensors), strict=True))
+    found = evaluate(**three_sets.arguments(tmp_path, metrics=metrics, **streams))
+    assert set(found.pictures) == set(expected.pictures)
+    for name, pixels in expected.pictures.items():
+        assert np.array_equal(found.pictures[name], pixels), name
+
+
+def test_held_out_images_are_needed() -> None:
+    plan = make_plan(["memorization_wavelet", "pairs_wavelet"])
+    with pytest.raises(ValueError, match=r"closer_to_train_wavelet and 17 more.*`held_out` is missing"):
+        plan.check_held_out(None)

@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_synthqual.metrics import nearest_neighbors, neighbors
+from lightning_synthqual.metrics import (
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    memorization,
+    nearest_neighbors,
+    neighbors,
+    precision_recall,
+)
 from lightning_synthqual.metrics.neighbors import Pair, search, squared_radii, within
 
 Golden = Callable[[str], tuple[Tensor, ...]]
@@ -234,3 +243,22 @@ def test_bad_input(cloud: Cloud, changes: dict[str, Any], error: type[Exception]
     arguments = {"queries": cloud(0, 4, 3), "references": cloud(1, 9, 3), **changes}
     with pytest.raises(error, match=message):
         nearest_neighbors(**arguments)
+
+
+def test_nothing_is_used_that_has_no_deterministic_form_on_a_gpu():
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.add(function.name().partition("::")[2].partition(".")[0])
+            return function(*args, **(kwargs or {}))
+
+    names: set[str] = set()
+    rows = torch.randn(2, 40, 8, generator=torch.Generator().manual_seed(0))
+    with Recorder():
+        precision_recall(*rows)
+        density_coverage(*rows)
+        memorization(*rows, rows[0])
+        kernel_distance(*rows)
+        frechet_distance(*rows)
+    assert "topk" in names
+    # Those that torch.use_deterministic_algorithms refuses on CUDA in some version since 2.6.
+    assert names.isdisjoint({"kthvalue", "median", "cumsum", "histc", "put_", "grid_sampler_2d", "adaptive_avg_pool2d"})

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from lightning_synthqual.metrics import ms_ssim, psnr, shannon_entropy
-from lightning_synthqual.metrics.pictures import ms_ssim_scales
+from lightning_synthqual.metrics.similarity import ms_ssim_scales
 
 # seed, height, width, block, amplitude, sha256 of both pictures; MS-SSIM and PSNR as torchmetrics 1.9.0 prints them on
 # float64 in [0, 1], entropies as scikit-image 0.26.0 does channel by channel, averaged.
@@ -122,9 +122,9 @@ def test_entropy_knows_no_more_than_eight_bits() -> None:
         (torch.zeros(3, 16, 16), ValueError, r"shape \(N, C, H, W\), none of them 0, but got \(3, 16, 16\)"),
         (torch.zeros(0, 3, 16, 16), ValueError, r"but got \(0, 3, 16, 16\)"),
         (torch.zeros(1, 3, 16, 16).int(), ValueError, "uint8 or floating point, but got torch.int32"),
-        (torch.full((2, 3, 16, 16), 1.5), ValueError, r"beyond \[0, 1\], first in picture 0"),
+        (torch.full((2, 3, 16, 16), 1.5), ValueError, r"beyond \[0, 1\], first in image 0"),
         (torch.full((2, 3, 16, 16), torch.nan), ValueError, "NaN or beyond"),
-        (np.zeros((1, 3, 16, 16)), TypeError, "tensor of pictures, but got ndarray"),
+        (np.zeros((1, 3, 16, 16)), TypeError, "tensor of images, but got ndarray"),
     ],
 )
 def test_bad_pictures(function: Any, picture: Any, error: type[Exception], message: str) -> None:

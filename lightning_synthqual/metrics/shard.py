@@ -14,14 +14,14 @@ def _alone(tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Share:
-    """One process's share of a computation; the default does all of it alone.
+class Shard:
+    """One process's part of a computation; the default does all of it alone.
 
     Args:
-        rank: This process, in ``[0, world_size)``.
-        world_size: How many processes divide the rows.
-        total: Sums a tensor over the processes and returns the sum to each of them. It may be a collective, so every
-            process has to call it equally often.
+        rank: Number of this process, in ``[0, world_size)``.
+        world_size: Number of processes that divide the rows.
+        total: Function that sums a tensor over the processes and returns the sum to each of them. It may be a
+            collective, so every process has to call it equally often.
     """
 
     rank: int = 0
@@ -43,7 +43,7 @@ def tile_size(columns: int, memory: int = MEMORY) -> int:
     """Side of a square tile that fits ``memory`` bytes together with the two blocks of rows it is made from.
 
     Args:
-        columns: D of the rows.
+        columns: Number of columns, D.
         memory: Bytes for float64 numbers: the tile and the two blocks.
 
     Raises:

@@ -11,40 +11,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_synthqual.metrics import frechet, kernel, neighbors
-from lightning_synthqual.metrics.families import BothSets, Family
-from lightning_synthqual.metrics.kernel import Kernel, within_sums
-from lightning_synthqual.metrics.names import CATALOGUE, complete_options
+from lightning_synthqual.metrics import frechet, kernel_sums, neighbors
+from lightning_synthqual.metrics.base import Metric, as_scores
+from lightning_synthqual.metrics.catalogue import CATALOGUE
+from lightning_synthqual.metrics.kernel_sums import Kernel, within_sums
+from lightning_synthqual.metrics.memorization import RealNeighbors
 from lightning_synthqual.metrics.neighbors import squared_radii
-from lightning_synthqual.metrics.share import Share, tile_size, tiles
+from lightning_synthqual.metrics.shard import Shard, tile_size, tiles
+from lightning_synthqual.metrics.views import Runtime
 
 Cloud = Callable[..., Tensor]
-InShares = Callable[[int, Callable[[Share], Any]], list[Any]]
+InShards = Callable[[int, Callable[[Shard], Any]], list[Any]]
 
 law = settings(derandomize=True, deadline=None)
 
-FAMILIES = {entry.family.name: entry.family for entry in CATALOGUE.values() if isinstance(entry.family, Family)}
+# One metric of each kind that reads features alone.
+METRICS = {
+    entry.metric.__name__: entry.metric
+    for entry in CATALOGUE.values()
+    if not (entry.metric.both_sets or entry.metric.needs_generator)
+}
 
 
-def score(family: Family, real: Tensor, fake: Tensor, share: Share) -> dict[str, float]:
-    """Everything a family computes, the reference included, as one process does it."""
-    options = complete_options(None)[family.name]
-    reference = BothSets(real, real.flip(0) + 0.1) if family.needs_both else real
-    state = family.prepare(reference, options, share)
-    found = family.score(reference, state, fake, options, share)
-    return {
-        f"{name} {place}": number
-        for name, values in found.items()
-        for place, number in enumerate(values.flatten().tolist())
-    }
+def score(kind: type[Metric], real: Tensor, fake: Tensor, shard: Shard) -> dict[str, float]:
+    """Everything that a metric computes, the reference included, as one process does it."""
+    metric = kind("x", extractor="wavelet").with_runtime(Runtime(shard=shard))
+    found: dict[str, float] = {}
+    for name, each in as_scores(metric, metric.score(metric.prepare(real), fake)).values.items():
+        found[name] = float(each.value)
+        found[f"{name}_std"] = float("nan") if each.error is None else float(each.error)
+    return found
 
 
 @law
 @given(count=st.integers(0, 50), world_size=st.integers(1, 9))
 def test_rows_are_dealt_out_once_in_order_and_evenly(count: int, world_size: int) -> None:
-    shares = [Share(rank, world_size).rows(count) for rank in range(world_size)]
-    assert list(chain.from_iterable(shares)) == list(range(count))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    shards = [Shard(rank, world_size).rows(count) for rank in range(world_size)]
+    assert list(chain.from_iterable(shards)) == list(range(count))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 @law
@@ -69,33 +73,29 @@ def test_tiles_fit_the_memory(columns: int, memory: int) -> None:
     assert side % 8 == 0 or side < 8
 
 
-def test_alone_a_share_is_everything() -> None:
+def test_alone_a_shard_is_everything() -> None:
     rows = torch.arange(3.0)
-    assert Share().rows(7) == range(7)
-    assert Share().total(rows) is rows
+    assert Shard().rows(7) == range(7)
+    assert Shard().total(rows) is rows
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize(("n", "m", "dimension"), [(101, 67, 8), (101, 5, 8), (5, 67, 8), (7, 5, 8)])
+@pytest.mark.parametrize("kind", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize(("world_size", "n", "m"), [(2, 101, 67), (3, 67, 101)])
 def test_any_number_of_processes_gives_the_number_of_one(
     cloud: Cloud,
-    in_shares: InShares,
+    in_shards: InShards,
     monkeypatch: pytest.MonkeyPatch,
-    family: Family,
+    kind: type[Metric],
     world_size: int,
     n: int,
     m: int,
-    dimension: int,
 ) -> None:
-    if min(n, m) < family.min_rows(family.options):
-        pytest.skip("too few rows for this family")
-    real, fake = cloud(0, n, dimension), cloud(1, m, dimension, centre=0.6)
-    expected = score(family, real, fake, Share())
+    real, fake = cloud(0, n, 8), cloud(1, m, 8, centre=0.6)
+    expected = score(kind, real, fake, Shard())
     monkeypatch.setattr(frechet, "_ROWS", 11)
-    for module in (kernel, neighbors):
+    for module in (kernel_sums, neighbors):
         monkeypatch.setattr(module, "tile_size", lambda *_: 11)
-    scores = in_shares(world_size, partial(score, family, real, fake))
+    scores = in_shards(world_size, partial(score, kind, real, fake))
     assert len(scores) == world_size
     for found in scores:
         assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
@@ -104,31 +104,49 @@ def test_any_number_of_processes_gives_the_number_of_one(
 
 @pytest.mark.parametrize("name", ["fid", "kid", "kid_rbf", "cmmd", "precision", "density", "fid50k"])
 def test_preparing_the_reference_is_divided(cloud: Cloud, name: str) -> None:
-    family = FAMILIES[name]
     parts: list[Tensor] = []
 
     def remember(part: Tensor) -> Tensor:
         parts.append(part)
         return part
 
-    family.prepare(cloud(0, 20, 3), complete_options(None)[name], Share(0, 2, remember))
+    metric = CATALOGUE[name].metric(name, extractor="wavelet")
+    metric.with_runtime(Runtime(shard=Shard(0, 2, remember))).prepare(cloud(0, 20, 3))
     assert len(parts) == 1
 
 
-def test_more_processes_than_rows(cloud: Cloud, in_shares: InShares) -> None:
+def test_more_processes_than_rows(cloud: Cloud, in_shards: InShards) -> None:
     real, fake = cloud(0, 5, 3), cloud(1, 4, 3, centre=0.5)
-    for family in FAMILIES.values():
-        if family.min_rows(family.options) > 4:
+    tried = 0
+    for kind in METRICS.values():
+        if kind("x", extractor="wavelet").min_images() > 4:
             continue
-        expected = score(family, real, fake, Share())
-        for found in in_shares(7, partial(score, family, real, fake)):
+        tried += 1
+        expected = score(kind, real, fake, Shard())
+        for found in in_shards(7, partial(score, kind, real, fake)):
             assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    assert tried >= 6
+
+
+def test_neighbours_in_both_real_sets_are_divided(
+    cloud: Cloud, in_shards: InShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, held_out, fake = cloud(0, 53, 6), cloud(1, 41, 6), cloud(2, 47, 6)
+
+    def compute(shard: Shard) -> dict[str, float]:
+        found = RealNeighbors(train, held_out, "euclidean", 2, 0, shard).compare(fake)
+        return {name: value.item() for name, value in found.scalars._asdict().items()}
+
+    expected = compute(Shard())
+    monkeypatch.setattr(neighbors, "tile_size", lambda *_: 11)
+    for found in in_shards(3, compute):
+        assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
 def test_a_process_works_on_its_own_tiles_only(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     features = cloud(0, 11, 3)
-    monkeypatch.setattr(kernel, "tile_size", lambda *_: 4)
-    parts = [within_sums(features, Kernel(), Share(rank, 3)).rows for rank in range(3)]
+    monkeypatch.setattr(kernel_sums, "tile_size", lambda *_: 4)
+    parts = [within_sums(features, Kernel(), Shard(rank, 3)).rows for rank in range(3)]
     whole = within_sums(features, Kernel()).rows
     torch.testing.assert_close(sum(parts), whole, rtol=1e-12, atol=0.0)
     assert all(0 < part.sum() < 0.7 * whole.sum() for part in parts)
@@ -136,8 +154,8 @@ def test_a_process_works_on_its_own_tiles_only(cloud: Cloud, monkeypatch: pytest
 
 def test_a_process_works_on_its_own_rows_only(cloud: Cloud) -> None:
     features = cloud(0, 11, 3)
-    part, whole = squared_radii(features, 3, Share(1, 3)), squared_radii(features, 3)
-    own = Share(1, 3).rows(11)
+    part, whole = squared_radii(features, 3, Shard(1, 3)), squared_radii(features, 3)
+    own = Shard(1, 3).rows(11)
     torch.testing.assert_close(part[own.start : own.stop], whole[own.start : own.stop], rtol=1e-12, atol=0.0)
     assert part.count_nonzero() == len(own)
 
@@ -152,7 +170,7 @@ def test_moments_are_taken_of_the_own_rows_only(cloud: Cloud) -> None:
 
     features = cloud(0, 11, 3)
     for rank in range(2):
-        frechet.fit_gaussian(features, Share(rank, 2, remember))
+        frechet.fit_gaussian(features, Shard(rank, 2, remember))
     centred = features - features[0]
     torch.testing.assert_close(seen[0][0], centred[:5].sum(dim=0))
     torch.testing.assert_close(seen[1][0], centred[5:].sum(dim=0))

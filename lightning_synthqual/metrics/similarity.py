@@ -1,4 +1,4 @@
-"""Pictures to numbers, without any network: how alike two are, and how much there is in one."""
+"""Images to numbers, without any network: how similar two are, and the entropy of one."""
 
 from math import log
 
@@ -10,24 +10,24 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales,
 _LEAST_SIDES = (11, 22, 44, 99, 176)  # from which torchmetrics takes one, two, ... scales with windows of 11 pixels
 _WINDOW, _SIGMA = 11, 1.5  # of the Gaussian windows of structural similarity, in pixels
 _C1, _C2 = 0.01**2, 0.03**2  # its constants, for values in [0, 1]
-_BLOCK = 16  # pictures at once
+_BLOCK = 16  # images at once
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of pairs of pictures, in dB; higher is more alike, infinite for equal ones.
+    """Peak signal-to-noise ratio of pairs of images, in dB; higher is more similar, infinite for equal ones.
 
-    One value a pair, not one of the error pooled over pairs. It favours plain pictures. Agrees with torchmetrics and
+    One value per pair, not one of the error pooled over pairs. It favours plain images. Agrees with torchmetrics and
     scikit-image.
 
     Args:
-        a: Pictures (N, C, H, W), uint8 (data range 255) or float in [0, 1].
-        b: Pictures of the same shape and kind.
+        a: Images (N, C, H, W), uint8 (data range 255) or float in [0, 1].
+        b: Images of the same shape and kind.
 
     Returns:
         float64 tensor (N,).
 
     Raises:
-        TypeError: If the pictures are no tensors.
+        TypeError: If the images are no tensors.
         ValueError: If shapes or kinds are not as stated, or a float is beyond [0, 1].
 
     Example:
@@ -43,21 +43,21 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Multi-scale structural similarity of pairs of pictures (Wang et al. 2003); higher is more alike, 1 for equal.
+    """Multi-scale structural similarity of pairs of images (Wang et al. 2003); higher is more similar, 1 for equal.
 
-    Windows of 11 pixels, five scales. Pictures of fewer than 176 pixels have fewer scales: the first ones, with their
+    Windows of 11 pixels, five scales. Images of fewer than 176 pixels have fewer scales: the first ones, with their
     weights scaled up to sum to 1 (see ``ms_ssim_scales``). Negative means count as 0. Agrees with torchmetrics.
 
     Args:
-        a: Pictures (N, C, H, W), uint8 or float in [0, 1], at least 11 pixels high and wide.
-        b: Pictures of the same shape and kind.
+        a: Images (N, C, H, W), uint8 or float in [0, 1], at least 11 pixels high and wide.
+        b: Images of the same shape and kind.
 
     Returns:
         float64 tensor (N,).
 
     Raises:
-        TypeError: If the pictures are no tensors.
-        ValueError: If shapes or kinds are not as stated, a float is beyond [0, 1], or the pictures are too small.
+        TypeError: If the images are no tensors.
+        ValueError: If shapes or kinds are not as stated, a float is beyond [0, 1], or the images are too small.
 
     Example:
         >>> import torch
@@ -94,7 +94,7 @@ def _similarities(x: Tensor, y: Tensor, scales: int) -> Tensor:
 
 
 class _Blur:
-    """Means over Gaussian windows that lie within the picture, as two products with banded matrices."""
+    """Means over Gaussian windows that lie within the image, as two products with banded matrices."""
 
     def __init__(self, like: Tensor) -> None:
         window = torch.exp(-(torch.arange(-(_WINDOW // 2), _WINDOW // 2 + 1).double() / _SIGMA).square() / 2)
@@ -111,7 +111,7 @@ class _Blur:
 
 
 def ms_ssim_scales(height: int, width: int) -> int:
-    """How many of its five scales ``ms_ssim`` uses for pictures of this size.
+    """How many of its five scales ``ms_ssim`` uses for images of this size.
 
     Raises:
         ValueError: If not even one fits.
@@ -122,23 +122,23 @@ def ms_ssim_scales(height: int, width: int) -> int:
     """
     scales = sum(min(height, width) >= side for side in _LEAST_SIDES)
     if scales == 0:
-        raise ValueError(f"MS-SSIM needs pictures of at least {_LEAST_SIDES[0]} pixels, but got {height}x{width}.")
+        raise ValueError(f"MS-SSIM needs images of at least {_LEAST_SIDES[0]} pixels, but got {height}x{width}.")
     return scales
 
 
 def shannon_entropy(images: Tensor) -> Tensor:
-    """Shannon entropy of the values of each picture, in bits, averaged over the channels: from 0 to 8.
+    """Shannon entropy of the values of each image, in bits, averaged over the channels: from 0 to 8.
 
     Of 256 values; it sees how many there are, not where. Agrees with scikit-image, channel by channel.
 
     Args:
-        images: Pictures (N, C, H, W), uint8, or float in [0, 1], which are rounded to 256 values.
+        images: Images (N, C, H, W), uint8, or float in [0, 1], which are rounded to 256 values.
 
     Returns:
         float64 tensor (N,).
 
     Raises:
-        TypeError: If the pictures are no tensor.
+        TypeError: If the images are no tensor.
         ValueError: If shape or kind are not as stated, or a float is beyond [0, 1].
 
     Example:
@@ -155,9 +155,9 @@ def shannon_entropy(images: Tensor) -> Tensor:
 
 
 def _unit_range(images: Tensor, role: str) -> Tensor:
-    """Pictures as float64 in [0, 1]."""
+    """Images as float64 in [0, 1]."""
     if not isinstance(images, Tensor):
-        raise TypeError(f"`{role}` must be a tensor of pictures, but got {type(images).__name__}.")
+        raise TypeError(f"`{role}` must be a tensor of images, but got {type(images).__name__}.")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"`{role}` must have shape (N, C, H, W), none of them 0, but got {tuple(images.shape)}.")
     if images.dtype == torch.uint8:
@@ -167,7 +167,7 @@ def _unit_range(images: Tensor, role: str) -> Tensor:
     wrong = ~((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
     if wrong.any():
         raise ValueError(
-            f"`{role}` has floats that are NaN or beyond [0, 1], first in picture {int(wrong.nonzero()[0])}. "
+            f"`{role}` has floats that are NaN or beyond [0, 1], first in image {int(wrong.nonzero()[0])}. "
             "Scale and clamp them, or pass uint8."
         )
     return images.detach().double()

@@ -1,0 +1,150 @@
+"""Figures and tables as data: what a metric shows, drawn later and elsewhere."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Role = Literal["generated", "real", "held_out"]
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image by the set it belongs to and its number there; the pixels are read when they are drawn."""
+
+    role: Role
+    index: int
+
+
+Cell = str | int | float | None | ImageRef | NDArray[np.uint8]
+
+
+class SheetCell(NamedTuple):
+    """One or more images side by side, and a line of text below."""
+
+    images: tuple[ImageRef, ...]
+    text: str
+
+
+class SheetRow(NamedTuple):
+    """A row of a sheet: a label on its left, which may be empty, and its cells."""
+
+    label: str
+    cells: tuple[SheetCell, ...]
+
+
+@dataclass(frozen=True)
+class ImageSheet:
+    """Rows of images with text.
+
+    Args:
+        rows: Rows of the sheet, all of one length.
+        columns: Titles of the columns; empty for none.
+        title: Title of the sheet; empty for none.
+    """
+
+    rows: tuple[SheetRow, ...]
+    columns: tuple[str, ...] = ()
+    title: str = ""
+
+    @property
+    def images(self) -> list[ImageRef]:
+        """The images on the sheet."""
+        return [image for row in self.rows for cell in row.cells for image in cell.images]
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Distributions of values over common bins.
+
+    Args:
+        values: Values (N,) by what they are.
+        label: Name of the values, with their unit.
+    """
+
+    values: Mapping[str, Values]
+    label: str
+
+    @property
+    def images(self) -> list[ImageRef]:
+        """The images that are shown: none."""
+        return []
+
+
+class Points(NamedTuple):
+    """Points of one kind: abscissae (N,), ordinates (N,), and a note for the legend, which may be empty."""
+
+    x: Values
+    y: Values
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Scatters:
+    """Panels of points.
+
+    Args:
+        panels: Points by panel, then by kind.
+        label: Name of the abscissa; empty where axes have no meaning of their own, as in projections.
+        title: Title of the figure; empty for none.
+    """
+
+    panels: Mapping[str, Mapping[str, Points]]
+    label: str = ""
+    title: str = ""
+
+    @property
+    def images(self) -> list[ImageRef]:
+        """The images that are shown: none."""
+        return []
+
+
+Figure = ImageSheet | Histograms | Scatters
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Args:
+        columns: Names of the columns.
+        rows: Cells: text, numbers, ``None`` for what is undefined, or images: references, or uint8 (H, W, 3).
+    """
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+
+    @property
+    def images(self) -> list[ImageRef]:
+        """The images that the table refers to."""
+        return [cell for row in self.rows for cell in row if isinstance(cell, ImageRef)]
+
+    def without_images(self) -> "Table":
+        """The columns that hold no images."""
+        kept = [
+            index
+            for index in range(len(self.columns))
+            if not any(isinstance(row[index], np.ndarray | ImageRef) for row in self.rows)
+        ]
+        columns = tuple(self.columns[index] for index in kept)
+        return Table(columns, [tuple(row[index] for index in kept) for row in self.rows])
+
+    def to_csv(self) -> str:
+        """The columns that hold no images; undefined cells stay empty."""
+        plain = self.without_images()
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(plain.columns)
+        writer.writerows(plain.rows)
+        return text.getvalue()
+
+    def write_csv(self, path: Path) -> None:
+        """Write ``to_csv`` to a file."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            file.write(self.to_csv())
