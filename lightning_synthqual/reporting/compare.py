@@ -1,18 +1,17 @@
-"""Reports side by side: numbers stand in one row only if the same protocol made them."""
+"""Reports side by side: numbers are in one row only if their protocols are the same."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_synthqual.metrics.names import COMPANIONS
-from lightning_synthqual.reporting.tables import Table
+from lightning_synthqual.metrics.base import SUFFIXES
+from lightning_synthqual.metrics.figures import Table
 
 if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
 
 # What belongs to a metric's protocol, and not to the images that are compared.
 _GENERAL = ("num_samples", "real_range", "image_size", "quantisation")
-_OF_BOTH_SETS = ("memorization", "pairs")  # families that look at training and at held-out images
 _OF_A_SET = ("role", "num_images", "size", "fingerprint")
 
 
@@ -20,7 +19,7 @@ def compare(reports: Mapping[str, "Report"]) -> tuple[Table, list[str]]:
     """Values with their errors, a row a metric and a column a report.
 
     Args:
-        reports: By the names that head their columns.
+        reports: Reports by the names of their columns.
 
     Returns:
         The table, and for each metric that was measured by several protocols a line on what differs.
@@ -29,7 +28,7 @@ def compare(reports: Mapping[str, "Report"]) -> tuple[Table, list[str]]:
     protocols: dict[str, dict[str, dict[str, Any]]] = {}
     for title, report in reports.items():
         for name, value in report.scalars.items():
-            if any(name.endswith(ending) for ending in COMPANIONS):
+            if any(name.endswith(ending) for ending in SUFFIXES):
                 continue
             protocol = protocol_of(name, report.protocol)
             key = json.dumps(protocol, sort_keys=True)
@@ -40,7 +39,7 @@ def compare(reports: Mapping[str, "Report"]) -> tuple[Table, list[str]]:
     notes = []
     for name, found in protocols.items():
         if len(found) > 1:
-            notes.append(f"{name}: rows of unlike protocol ({_differences(list(found.values()))})")
+            notes.append(f"{name}: rows of different protocols ({_differences(list(found.values()))})")
     names = list(dict.fromkeys(name for name, _ in rows))
     ordered = sorted(rows, key=lambda key: names.index(key[0]))
     cells = [(name, *(rows[name, key].get(title, "") for title in reports)) for name, key in ordered]
@@ -55,17 +54,17 @@ def protocol_of(name: str, protocol: Mapping[str, Any]) -> dict[str, Any]:
     options = metrics.get(max(stems, key=len)) if stems else None
     found: dict[str, Any] = {key: protocol.get(key) for key in _GENERAL}
     found["options"] = options
-    for role in ("reference", "counterpart"):
+    for role in ("reference", "other_real"):
         images = protocol.get(role)
         found[role] = {key: images.get(key) for key in _OF_A_SET if key in images} if images else None
     extractor = options.get("extractor") if options else None
     found["extractor"] = protocol.get("extractors", {}).get(extractor)
     found["size of generated images"] = (protocol.get("generated") or {}).get("size")
-    family = (options or {}).get("family")
-    if family == "pairs":
-        found["pair networks"] = protocol.get("pairs")
-    if family not in _OF_BOTH_SETS:
-        del found["counterpart"]
+    networks = (options or {}).get("networks")
+    if networks:
+        found["pair networks"] = {name: protocol.get("pairs", {}).get(name) for name in networks}
+    if not (options or {}).get("both_sets"):
+        del found["other_real"]
     return found
 
 

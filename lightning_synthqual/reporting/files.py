@@ -1,7 +1,10 @@
-"""Reports on disk: they are there whether or not any logger is up."""
+"""Reports on disk, whether or not a logger is used."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,56 +15,124 @@ if TYPE_CHECKING:
 
 REPORTS = "reports.jsonl"
 SUPERSEDED = "reports.superseded.jsonl"
+_log = logging.getLogger(__name__)
+
+
+class ReportFolder:
+    """Writes the reports of a run to disk; a failure is logged, and tried again with the next report.
+
+    A full or read-only disk never ends a training: no method raises because of it.
+    """
+
+    def __init__(self) -> None:
+        # Rows have to be written in their order, so that a failure holds the later ones up; files need not.
+        self._rows: list[Callable[[], None]] = []
+        self._files: list[Callable[[], None]] = []
+        self._directory = Path()
+
+    def rewind(self, directory: Path, reports: Sequence["Report"]) -> None:
+        """Let the file hold these reports and no others, as `rewind_reports` does."""
+        self._rows = [partial(rewind_reports, directory, list(reports))]
+        self._directory = directory
+        self.retry()
+
+    def write(self, directory: Path, report: "Report") -> None:
+        """Append a report to ``reports.jsonl`` and save its figures and tables."""
+        self._rows.append(partial(append_report, directory, report))
+        self._files += [partial(save, directory, report) for save in (save_pictures, save_tables)]
+        self._directory = directory
+        self.retry()
+
+    def retry(self) -> None:
+        """Try everything that is not written yet."""
+        failures: list[str] = []
+        while self._rows and _is_done(self._rows[0], failures):
+            del self._rows[0]
+        self._files = [write for write in self._files if not _is_done(write, failures)]
+        if failures:
+            _log.warning(
+                "Writing to %s failed (%s). The training goes on. Not written are %d changes of %s and %d sets of "
+                "figures or tables; the next evaluation tries again.",
+                self._directory,
+                "; ".join(dict.fromkeys(failures)),
+                len(self._rows),
+                REPORTS,
+                len(self._files),
+            )
+
+
+def _is_done(write: Callable[[], None], failures: list[str]) -> bool:
+    """Whether it was written, or can never be: only what the file system refuses is worth another try."""
+    try:
+        write()
+    except Exception as error:
+        failures.append(f"{type(error).__name__}: {error}")
+        return not isinstance(error, OSError)
+    return True
 
 
 def append_report(directory: Path, report: "Report") -> None:
-    """Append the report as one line to ``reports.jsonl`` and make sure that it is on the disk."""
+    """Append the report as one line to ``reports.jsonl`` and make sure that it is on the disk, or change nothing."""
+    line = report.to_json() + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / REPORTS
     if path.exists():
-        _drop_unfinished_line(path)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(report.to_json() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+        _whole_lines(path)
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        _write_durably(path, "a", [line])
+    except OSError:
+        with suppress(OSError):
+            os.truncate(path, size)
+        raise
 
 
 def rewind_reports(directory: Path, reports: Sequence["Report"]) -> None:
     """Let ``reports.jsonl`` hold these reports alone; what else it held is moved to ``reports.superseded.jsonl``."""
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / REPORTS
     lines = [report.to_json() + "\n" for report in reports]
-    if path.exists():
-        _drop_unfinished_line(path)
-        dropped = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line not in lines]
-        if dropped:
-            with (directory / SUPERSEDED).open("a", encoding="utf-8") as file:
-                file.writelines(dropped)
+    present = _whole_lines(path) if path.exists() else []
+    if lines == present:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    dropped = [line for line in present if line not in lines]
     temporary = path.with_name(f".{REPORTS}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        _write_durably(temporary, "w", lines)
+        if dropped:
+            _write_durably(directory / SUPERSEDED, "a", dropped)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if dropped:
+        _log.info("%d rows of %s were measured after this point and are now in %s.", len(dropped), path, SUPERSEDED)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The whole lines of a ``reports.jsonl``; one that is still being written is left out."""
+    """The complete lines of a ``reports.jsonl``; one that is still being written is left out."""
     content = path.read_text(encoding="utf-8")
     return content[: content.rfind("\n") + 1].splitlines()
 
 
-def _drop_unfinished_line(path: Path) -> None:
-    """Remove what a process that was killed while it wrote has left of its line."""
+def _whole_lines(path: Path) -> list[str]:
+    """The complete lines with their ends; what a killed process has left of another is removed from the file."""
     with path.open("rb+") as file:
         content = file.read()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             file.truncate(whole)
+    return content[:whole].decode("utf-8", errors="replace").splitlines(keepends=True)
+
+
+def _write_durably(path: Path, mode: str, lines: Sequence[str]) -> None:
+    with path.open(mode, encoding="utf-8") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def save_tables(directory: Path, report: "Report") -> None:
-    """Save each table of the report, without its pictures, as ``<name>/step=<step>.csv``."""
+    """Save each table of the report, without its images, as ``<name>/step=<step>.csv``."""
     for name, table in report.tables.items():
         folder = directory / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +140,7 @@ def save_tables(directory: Path, report: "Report") -> None:
 
 
 def save_pictures(directory: Path, report: "Report") -> None:
-    """Save each picture of the report as ``<name>/step=<step>.png``."""
+    """Save each figure of the report as ``<name>/step=<step>.png``."""
     for name, pixels in report.pictures.items():
         folder = directory / name
         folder.mkdir(parents=True, exist_ok=True)

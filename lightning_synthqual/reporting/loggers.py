@@ -1,4 +1,4 @@
-"""Reports to experiment loggers; each logger's library is imported by the logger itself, not here."""
+"""Reports to experiment loggers; a logger's library is imported by the logger itself, or when it is used."""
 
 import json
 import logging
@@ -10,38 +10,43 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_synthqual.metrics.names import direction
-from lightning_synthqual.reporting.files import append_report, save_pictures, save_tables
-from lightning_synthqual.reporting.tables import Cell, Table
+from lightning_synthqual.metrics.figures import Cell, Table
+from lightning_synthqual.reporting.files import ReportFolder
 
 if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
 
 _log = logging.getLogger(__name__)
-MOST_ROWS = 1000  # of a table that is sent to a logger; on disk are all of them
-MOST_PICTURES = 108  # of a table that is sent: what W&B shows of a list
+MOST_ROWS = 1000  # of a table that is sent to a logger; the file on disk has all rows
+MOST_PICTURES = 108  # of a table that is sent to a logger: W&B shows no more of a list
 _TEXT_ROWS = 50  # of a table that is shown as text
-_said: set[str] = set()
+_announced: set[str] = set()  # classes of loggers that take scalars only
 
 Scalars = Mapping[str, float]
 
 
 def write_report(
-    report: "Report", loggers: Iterable[Any], directory: Path, *, prefix: str, with_scalars: bool = True
+    report: "Report",
+    loggers: Iterable[Any],
+    directory: Path,
+    *,
+    prefix: str,
+    with_scalars: bool = True,
+    folder: ReportFolder | None = None,
 ) -> None:
-    """Write a report to disk and to every logger; what fails is said and does not stop the rest.
+    """Write a report to disk and to every logger; a failure is logged and does not stop the rest.
 
     Call it on one process only.
 
     Args:
         report: The report.
         loggers: Lightning loggers.
-        directory: Where ``reports.jsonl``, pictures and tables go.
-        prefix: Of the logged names.
+        directory: Directory of ``reports.jsonl``, figures and tables.
+        prefix: Prefix of the logged names.
         with_scalars: Whether the loggers get the scalars (not where Lightning sends them itself).
+        folder: Writer that remembers what could not be written; ``None``: nothing is tried again.
     """
-    for write in (append_report, save_pictures, save_tables):
-        _attempt(f"{directory}", partial(write, directory, report))
+    (folder or ReportFolder()).write(directory, report)
     scalars = {f"{prefix}/{name}": value for name, value in report.scalars.items()} if with_scalars else {}
     for logger in loggers:
         _attempt(type(logger).__name__, partial(_sender(logger, directory), logger, report, scalars, prefix))
@@ -50,8 +55,8 @@ def write_report(
 def _attempt(where: str, action: Callable[[], None]) -> None:
     try:
         action()
-    except Exception as error:  # a broken logger or a full disk must not end a training run
-        _log.warning("Writing the report to %s failed: %s: %s", where, type(error).__name__, error)
+    except Exception as error:  # a broken logger must not end a training
+        _log.warning("Sending the report to %s failed: %s: %s", where, type(error).__name__, error)
 
 
 def _sender(logger: Any, directory: Path) -> Callable[[Any, "Report", Scalars, str], None]:
@@ -60,9 +65,9 @@ def _sender(logger: Any, directory: Path) -> Callable[[Any, "Report", Scalars, s
         if kind.__name__ in _SENDERS:
             return _SENDERS[kind.__name__]
     name = type(logger).__name__
-    if name not in _said:
-        _said.add(name)
-        _log.info("%s takes scalars only; pictures and tables are in %s.", name, directory)
+    if name not in _announced:
+        _announced.add(name)
+        _log.info("%s takes scalars only; figures and tables are in %s.", name, directory)
     return _send_scalars
 
 
@@ -73,12 +78,12 @@ def _send_scalars(logger: Any, report: "Report", scalars: Scalars, prefix: str) 
 
 
 def _send_to_wandb(logger: Any, report: "Report", scalars: Scalars, prefix: str) -> None:
-    """One row with scalars, pictures and tables together, on the axis of Lightning's own rows."""
+    """Send one row of scalars, figures and tables, on the axis of Lightning's own rows."""
     import wandb
 
     run = logger.experiment
     for name in report.scalars:
-        best = direction(name)
+        best = report.direction(name)
         run.define_metric(
             f"{prefix}/{name}", step_metric="trainer/global_step", summary=f"{best},last" if best else "last"
         )
@@ -93,7 +98,7 @@ def _send_to_wandb(logger: Any, report: "Report", scalars: Scalars, prefix: str)
 
 
 def _wandb_cell(cell: Cell) -> Any:
-    """A cell as W&B's tables take it, which are JSON and know no infinity."""
+    """A cell of a W&B table, which is JSON and has no infinity."""
     import wandb
 
     if isinstance(cell, np.ndarray):
@@ -107,7 +112,7 @@ def _send_to_tensorboard(logger: Any, report: "Report", scalars: Scalars, prefix
     for name, pixels in report.pictures.items():
         writer.add_image(f"{prefix}/{name}", pixels, report.step, dataformats="HWC")
     for name, table in report.tables.items():
-        writer.add_text(f"{prefix}/{name}", _markdown(table.without_pictures()), report.step)
+        writer.add_text(f"{prefix}/{name}", _markdown(table.without_images()), report.step)
     writer.add_text(f"{prefix}/protocol", _indented(json.dumps(report.protocol, indent=2)), report.step)
     writer.flush()
 
@@ -118,7 +123,7 @@ def _send_to_mlflow(logger: Any, report: "Report", scalars: Scalars, prefix: str
     for name, pixels in report.pictures.items():
         client.log_image(run, pixels, key=f"{prefix}/{name}", step=report.step)
     for name, table in report.tables.items():
-        client.log_text(run, capped(table).without_pictures().to_csv(), f"{prefix}/{name}/step={report.step}.csv")
+        client.log_text(run, capped(table).without_images().to_csv(), f"{prefix}/{name}/step={report.step}.csv")
     client.log_dict(run, report.protocol, f"{prefix}/protocol.json")
 
 
@@ -132,8 +137,8 @@ _SENDERS: dict[str, Callable[[Any, "Report", Scalars, str], None]] = {
 def capped(table: Table) -> Table:
     """The first rows of a table, as many as are sent to a logger."""
     pictures = max((sum(isinstance(cell, np.ndarray) for cell in row) for row in table.rows), default=0)
-    most = min(MOST_ROWS, MOST_PICTURES // pictures) if pictures else MOST_ROWS
-    return Table(table.columns, table.rows[:most])
+    limit = min(MOST_ROWS, MOST_PICTURES // pictures) if pictures else MOST_ROWS
+    return Table(table.columns, table.rows[:limit])
 
 
 def _markdown(table: Table) -> str:

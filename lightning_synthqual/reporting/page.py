@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing beside itself."""
+"""A report as one self-contained HTML page."""
 
 import base64
 import io
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lightning_synthqual.metrics.names import COMPANIONS, direction
-from lightning_synthqual.reporting.tables import Cell, Table
+from lightning_synthqual.metrics.base import SUFFIXES
+from lightning_synthqual.metrics.figures import Cell, Table
 
 if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
@@ -38,32 +38,32 @@ pre { font-size: .85rem; overflow-x: auto; }
 """
 _CAPTIONS = {
     "samples": "The first images.",
-    "neighbors": "Generated images that are nearest to training data compared with held-out data, beside their nearest "
+    "neighbors": "Generated images that are nearest to training data compared with held-out data, with their nearest "
     "neighbours and the distances to them.",
-    "distances": "Distances to nearest neighbours. A copying generator keeps closer to training images than held-out "
-    "images do.",
+    "distances": "Distances to nearest neighbours. A copying generator is closer to training images than held-out "
+    "images are.",
     "feature_space": "Where the sets lie in feature space.",
-    "pairs_train": "The most alike, the average and the least alike pairs by each metric.",
+    "pairs_train": "The most similar, the average and the least similar pairs by each metric.",
     "pairs_held_out": "The same for the nearest held-out images.",
     "pairs_random": "The same for random training images.",
     "pairs_entropy": "Each metric against the entropy of the pair: a correlation shows that the metric measures how "
-    "plain the pictures are.",
+    "plain the images are.",
 }
 _SIGNS = {"min": "↓", "max": "↑", None: ""}
 
 
 def page(report: "Report", title: str) -> str:
-    """The report as HTML: numbers with their errors, pictures, tables, and the protocol that made them.
+    """The report as HTML: numbers with their errors, figures, tables, and the protocol that made them.
 
     Args:
         report: The report.
-        title: Of the page.
+        title: Title of the page.
     """
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="quiet">{escape(_summary(report))}</p>',
         "<h2>Numbers</h2>",
-        _scalars(_outside_summaries(report)),
+        _scalars(report, _outside_summaries(report)),
         *_pictures(report),
         *_tables(report),
         "<h2>Protocol</h2>",
@@ -83,22 +83,22 @@ def _summary(report: "Report") -> str:
     protocol = report.protocol
     reference = protocol.get("reference") or {}
     words = [f"{protocol.get('num_samples', '?')} generated against {reference.get('num_images', '?')} real images"]
-    if protocol.get("counterpart"):
-        words.append(f"{protocol['counterpart']['num_images']} more real ones")
+    if protocol.get("other_real"):
+        words.append(f"{protocol['other_real']['num_images']} more real ones")
     if report.step is not None:
         words.append(f"step {report.step}")
     return ", ".join([*words, f"lightning-synthqual {protocol.get('version', '')}".rstrip()]) + "."
 
 
-def _scalars(scalars: dict[str, float]) -> str:
+def _scalars(report: "Report", scalars: dict[str, float]) -> str:
     stems = [name for name in scalars if not _companion_of(name, scalars)]
-    present = [ending for ending in COMPANIONS if any(stem + ending in scalars for stem in stems)]
+    present = [ending for ending in SUFFIXES if any(stem + ending in scalars for stem in stems)]
     heads = ["metric", "value", *({"_std": "± error", "_floor": "real images", "_gap": "gap"}[e] for e in present)]
     rows = []
     for stem in stems:
         beside = (_number(scalars.get(stem + ending)) for ending in present)
         name = escape(stem).replace("_", "_<wbr>")
-        rows.append((f"{name} {_SIGNS[direction(stem)]}", _number(scalars[stem]), *beside))
+        rows.append((f"{name} {_SIGNS[report.direction(stem)]}", _number(scalars[stem]), *beside))
     note = "↓ lower is better, ↑ higher is better. ± is the standard error."
     if "_floor" in present:
         note += " “Real images”: the value of held-out images."
@@ -114,7 +114,7 @@ def _outside_summaries(report: "Report") -> dict[str, float]:
 
 
 def _companion_of(name: str, scalars: dict[str, float]) -> bool:
-    return any(name.endswith(ending) and name.removesuffix(ending) in scalars for ending in COMPANIONS)
+    return any(name.endswith(ending) and name.removesuffix(ending) in scalars for ending in SUFFIXES)
 
 
 def _pictures(report: "Report") -> Iterator[str]:
@@ -127,7 +127,7 @@ def _pictures(report: "Report") -> Iterator[str]:
 
 
 def _caption(name: str) -> str:
-    """What a picture shows; its name may hold that of an extractor."""
+    """What a figure shows; its name may hold that of an extractor."""
     for known, caption in _CAPTIONS.items():
         stem, _, ending = known.partition("_") if known.startswith("pairs") else (known, "", "")
         if (name == stem or name.startswith(f"{stem}_")) and name.endswith(ending):

@@ -30,9 +30,9 @@ class Bars:
 
     Args:
         prefix: Before the name of each stage.
-        file: Where to draw; default: standard error.
-        position: The line, where other bars stand above.
-        bar_format: As tqdm has it.
+        file: Stream to write to; default: standard error.
+        position: Line of the bar, below those of other bars.
+        bar_format: Format of the bar, as for tqdm.
     """
 
     def __init__(

@@ -12,8 +12,8 @@ PROTOCOL = {
     "real_range": [-1.0, 1.0],
     "image_size": None,
     "quantisation": "uint8",
-    "reference": {"role": "real", "num_images": 50, "size": [8, 8], "fingerprint": "a" * 40, "from_cache": True},
-    "counterpart": {"role": "held_out", "num_images": 20, "fingerprint": "b"},
+    "reference": {"role": "real", "num_images": 50, "size": [8, 8], "fingerprint": "a" * 40},
+    "other_real": {"role": "held_out", "num_images": 20, "fingerprint": "b"},
     "generated": {"size": [8, 8]},
     "extractors": {"inception": {"name": "inception", "weights": "c" * 64}, "mine": {"weights": "d"}},
     "pairs": {},
@@ -21,8 +21,14 @@ PROTOCOL = {
         "fid": {"family": "frechet", "extractor": "inception"},
         "fd_mine": {"family": "frechet", "extractor": "mine"},
         "precision": {"family": "precision", "extractor": "inception", "k": 3},
-        "closer_to_train_mine": {"family": "memorization", "extractor": "mine"},
-        "pairs": {"family": "pairs", "extractor": "mine", "num_images": 10},
+        "closer_to_train_mine": {"family": "memorization", "extractor": "mine", "both_sets": True},
+        "pairs": {
+            "family": "pairs",
+            "extractor": "mine",
+            "num_images": 10,
+            "both_sets": True,
+            "networks": ["lpips_alex"],
+        },
     },
 }
 SCALARS = {"fid": 10.0, "fid_std": 0.5, "precision": 0.5, "closer_to_train_mine": 0.5, "pairs_psnr_train": 20.0}
@@ -48,7 +54,6 @@ def test_what_belongs_to_the_generators_may_differ():
         protocol["image_range"] = [0.0, 1.0]
         protocol["version"] = "0.2.0"
         protocol["seed"] = 3
-        protocol["reference"]["from_cache"] = False
 
     table, notes = compare({"A": report(), "B": report(change)})
     assert all("" not in row for row in table.rows)
@@ -59,8 +64,8 @@ def other_k(protocol):
     protocol["metrics"]["precision"]["k"] = 5
 
 
-def other_counterpart(protocol):
-    protocol["counterpart"]["fingerprint"] = "e"
+def other_held_out(protocol):
+    protocol["other_real"]["fingerprint"] = "e"
 
 
 def other_weights(protocol):
@@ -87,7 +92,7 @@ def other_network(protocol):
     ("change", "apart", "words"),
     [
         (other_k, {"precision"}, "options k: 3 / 5"),
-        (other_counterpart, {"closer_to_train_mine", "pairs_psnr_train"}, "counterpart fingerprint: b / e"),
+        (other_held_out, {"closer_to_train_mine", "pairs_psnr_train"}, "other_real fingerprint: b / e"),
         (other_weights, {"fid", "precision"}, "extractor weights: cccccccccccc… / ffffffffffff…"),
         (other_count, set(SCALARS) - {"fid_std"}, "num_samples: 100 / 90"),
         (other_reference, set(SCALARS) - {"fid_std"}, "reference fingerprint: aaaaaaaaaaaa… / gggggggggggg…"),

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from lightning_synthqual import Report
+from lightning_synthqual.metrics.figures import Table
 from lightning_synthqual.reporting.page import page
-from lightning_synthqual.reporting.tables import Table
 
 VOID = {"meta", "img", "wbr"}
 
@@ -130,3 +130,16 @@ def test_a_report_without_pictures_or_step():
     reader, _ = read(Report(scalars={"kid": 1e-7}, protocol={}, timings={}))
     assert reader.rows == [["metric", "value"], ["kid ↓", "1e-07"]]
     assert reader.pictures == []
+
+
+def test_both_real_sets_are_counted(report):
+    sets = {"num_samples": 100, "reference": {"num_images": 50}, "other_real": {"num_images": 20}, "version": "1.2"}
+    reader, _ = read(Report(report.scalars, sets))
+    words = " ".join(reader.words)
+    assert "100 generated against 50 real images, 20 more real ones, lightning-synthqual 1.2." in words
+
+
+def test_a_metric_of_the_users_has_its_own_direction():
+    protocol = {"metrics": {"mine": {"direction": "max"}, "fid": {"direction": None}}}
+    reader, _ = read(Report({"mine": 1.0, "fid": 2.0}, protocol))
+    assert [row[0].rstrip() for row in reader.rows[1:]] == ["mine ↑", "fid"]

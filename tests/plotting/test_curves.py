@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lightning_synthqual import Report
-from lightning_synthqual.reporting.curves import curves
+from lightning_synthqual.plotting.curves import curves
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_synthqual.metrics.names import COMPANIONS, direction
-from lightning_synthqual.reporting.plots import Picture, panels, render
+from lightning_synthqual.metrics.base import SUFFIXES
+from lightning_synthqual.plotting.canvas import Pixels, panels, render
 
 if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 _WORDS = {"min": " (lower is better)", "max": " (higher is better)", None: ""}
 
 
-def curves(reports: Sequence["Report"], metrics: Sequence[str] | None = None) -> Picture:
+def curves(reports: Sequence["Report"], metrics: Sequence[str] | None = None) -> Pixels:
     """Draw a panel for each metric: the values, a band of one standard error, and the floor as a dashed line.
 
     Args:
-        reports: Of one run, in order.
-        metrics: Which; default: all.
+        reports: Reports of one run, in order.
+        metrics: Names of the metrics; default: all.
 
     Returns:
         uint8 (H, W, 3).
@@ -27,7 +27,7 @@ def curves(reports: Sequence["Report"], metrics: Sequence[str] | None = None) ->
     Raises:
         ValueError: If there is no report, or none has a metric that was asked for.
     """
-    measured = dict.fromkeys(name for report in reports for name in report.scalars if not name.endswith(COMPANIONS))
+    measured = dict.fromkeys(name for report in reports for name in report.scalars if not name.endswith(SUFFIXES))
     names = list(measured if metrics is None else metrics)
     missing = [name for name in names if name not in measured]
     if missing or not names:
@@ -44,7 +44,7 @@ def curves(reports: Sequence["Report"], metrics: Sequence[str] | None = None) ->
         if len(floors):
             axes.plot(floor_steps, floors, color="#555555", linestyle="--", linewidth=1, label="real images")
             axes.legend(fontsize=9, frameon=False)
-        axes.set_title(name + _WORDS[direction(name)], fontsize=10)
+        axes.set_title(name + _WORDS[reports[-1].direction(name)], fontsize=10)
         axes.set_xlabel("step", fontsize=9)
         axes.tick_params(labelsize=9)
     return render(figure)
