@@ -1,121 +1,86 @@
-"""One evaluation, from pictures to a report, with or without a Trainer."""
+"""One evaluation, from images to a report, with or without a Trainer: sample, score, report."""
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, NamedTuple
+from dataclasses import replace
+from math import isclose, isfinite
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_synthqual.evaluation import path_length, protocol
-from lightning_synthqual.evaluation.checks import check_comparable, check_enough, few_images, unlike_sizes
-from lightning_synthqual.evaluation.context import Context
-from lightning_synthqual.evaluation.exhibits import Exhibits
-from lightning_synthqual.evaluation.extraction import Extracted, extract
-from lightning_synthqual.evaluation.networks import Networks
-from lightning_synthqual.evaluation.pictures import Drawn, Filed, Pictures
-from lightning_synthqual.evaluation.reference import NO_REFERENCE, Reference, ReferenceReader, count_of, skipped
-from lightning_synthqual.evaluation.report import Report
-from lightning_synthqual.evaluation.scoring import Scoring, check_protocols
-from lightning_synthqual.evaluation.settings import Settings
-from lightning_synthqual.evaluation.studies import Studies
-from lightning_synthqual.extractors.cache import FeatureCache
-from lightning_synthqual.images.blocks import Block
-from lightning_synthqual.images.kept import KeptImages
+from lightning_synthqual.evaluation.reference import Reference, check_enough
+from lightning_synthqual.evaluation.report import Report, describe, drawings
+from lightning_synthqual.evaluation.sets import SHOWN, GeneratedSet, as_generated, described, read_generated, sample
+from lightning_synthqual.evaluation.workspace import Workspace
+from lightning_synthqual.extractors.extraction import Extracted
 from lightning_synthqual.images.randomness import preserved_generators
+from lightning_synthqual.images.ranges import PixelRange, generated_range
 from lightning_synthqual.images.reference import ImageSet
-from lightning_synthqual.images.sampling import Sampler, evaluation_mode
-from lightning_synthqual.reporting.pictures import grid
-from lightning_synthqual.reporting.progress import Progress
+from lightning_synthqual.images.sampling import Sampler
+from lightning_synthqual.images.state import undisturbed
+from lightning_synthqual.images.store import ImageStore
+from lightning_synthqual.metrics.base import SUFFIXES, Metric, Score, Scores, as_scores, naming
 
-_SHOWN = 64  # pictures in the sample grid
-_TRIED = 2  # pictures of a dry run
-_FEW_PAIRS = 16  # of a path length in a trial
-
-
-class _Prepared(NamedTuple):
-    """What is the same for every evaluation."""
-
-    reference: Reference
-    scoring: Scoring
-    studies: Studies
-    path_lengths: path_length.PathLengths | None
+_log = logging.getLogger(__name__)
+_TRIED = 2  # images of a dry run
+_SLOW = 5.0  # seconds for two images after which a dry run samples no more of them
+Failures = dict[str, Exception]
 
 
 class Evaluator:
-    """Measures generated images against a reference, on all processes together.
+    """Measures generated images against a reference, on all processes at the same time.
 
-    Every process calls the same methods in the same order and gets the same results.
+    It is ready when it exists: networks are loaded, the generator has been tried, the real images have been read, in
+    this order, so that cheap faults show first. Every process calls the same methods in the same order and gets the
+    same results.
 
     Args:
-        settings: What to measure.
-        device: Where to extract and score.
-        replica: Which copy of the model this process belongs to, where several processes have parts of one.
-        progress: Where the first process shows how far it is.
+        workspace: Plan, processes and device.
+        compared: Images to compare with; ``None`` if no metric looks at real images.
+        other: The other real set, for floors and gaps.
+        sampler: Generator to try, if there is one.
+        num_samples: Number of its images that will be evaluated.
+
+    Attributes:
+        failures: Errors of the metrics that failed in the last evaluation, by name; the others were scored.
+
+    Raises:
+        FileNotFoundError: If weights are missing.
+        RuntimeError: If the sampler fails.
+        TypeError: If it does not return images.
+        ValueError: If images are not what was declared, or too few.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        device: torch.device | str = "cpu",
-        replica: int | None = None,
-        progress: Progress | None = None,
+        workspace: Workspace,
+        compared: ImageSet | None,
+        other: ImageSet | None = None,
+        *,
+        sampler: Sampler | None = None,
+        num_samples: int | None = None,
     ) -> None:
-        self.settings = settings
-        self.context = Context(settings, device, replica, progress)
-        self.ranks = self.context.ranks
-        self.networks = Networks(self.context)
-        self.cache = FeatureCache(settings.cache_dir)
-        self._known: _Prepared | None = None
-
-    def prepare(
-        self, image_set: ImageSet | None, counterpart: ImageSet | None = None, *, use_cache: bool = True
-    ) -> Reference:
-        """Load the networks and the reference's features, which come from the cache if they are there already.
-
-        Args:
-            image_set: The images to compare with; ``None`` if no metric looks at real images.
-            counterpart: The other real set, for floors and gaps.
-            use_cache: Whether to read and write cached features.
-
-        Raises:
-            FileNotFoundError: If weights are missing.
-            ValueError: If there are too few images, or they are not what was declared.
-        """
-        with self.ranks.together("loading the distance of path lengths"):
-            path_lengths = self._path_lengths()
-        reference = NO_REFERENCE
-        if image_set is not None:
-            with _leaving_no_trace(), self.ranks.together("preparing the reference"):
-                self.networks.load_extractors()
-                reader = ReferenceReader(self.context, self.networks, self.cache, use_cache)
-                reference = reader.read(image_set, counterpart)
-        with self.ranks.together("preparing the studies"):
-            studies = Studies(self.context, self.networks, reference)
-        scoring = Scoring(self.context, self.networks, reference)
-        self._known = _Prepared(reference, scoring, studies, path_lengths)
-        return reference
-
-    def dry_run(self, sampler: Sampler, num_samples: int) -> None:
-        """Draw two pictures and hold them against what was declared, so that faults show before the training.
-
-        Raises:
-            RuntimeError: If the sampler fails.
-            TypeError: If it does not return images.
-            ValueError: If the images are not what was declared, or too few are asked for.
-        """
-        known, device = self._prepared(), self.context.device
-        with _leaving_no_trace(), self._sampling(sampler), self.ranks.together("a first try of the sampler"):
-            self._check_generated(num_samples, "`num_samples`")
-            images, seen = sampler.draw(0, range(_TRIED))
-            self.context.warn(seen.check(self.settings.image_range, "the generator", "image_range"))
-            self._compare_sizes(list(images.shape[2:]))
-            for name, extractor in self.networks.extractors.items():
-                check_comparable(name, extractor, known.reference.features[name], extractor(images.to(device)))
-            if known.path_lengths is not None:
-                for warning in known.path_lengths.check(sampler, device):
-                    self.context.warn(warning)
+        self.workspace = workspace
+        self.ranks = workspace.ranks
+        self.failures: Failures = {}
+        self._real = compared, other
+        with _leaving_no_trace(*self._real):
+            with self.ranks.synchronized("loading the networks"):
+                workspace.load_networks()
+            self.metrics = workspace.metrics()
+            tried = None
+            if sampler is not None:
+                with self.ranks.synchronized("a first try of the sampler"):
+                    size = None if compared is None else compared.first_size()
+                    tried = self._try_out(sampler, num_samples or _TRIED, size)
+            with self.ranks.synchronized("preparing the reference"):
+                self.reference = Reference(workspace, self.metrics, compared, other)
+            if tried is not None:
+                with self.ranks.synchronized("a first try of the sampler"):
+                    self.reference.check_generated(self.metrics, num_samples or _TRIED, "`num_samples`", tried)
 
     def evaluate(
         self, sampler: Sampler, num_samples: int, *, step: int | None = None, epoch: int | None = None
@@ -123,32 +88,31 @@ class Evaluator:
         """Sample once, extract once per extractor, score every metric.
 
         Args:
-            sampler: Draws the generated images.
-            num_samples: How many.
-            step: The loggers' step.
-            epoch: The epoch.
+            sampler: The generator.
+            num_samples: Number of images.
+            step: Step of the loggers.
+            epoch: Epoch.
 
         Returns:
             The report, the same on every process.
         """
-        started, known = time.perf_counter(), self._prepared()
-        with _leaving_no_trace(), self.ranks.together("the evaluation"):
-            lengths: dict[str, float] = {}
+        started, plan = time.perf_counter(), self.workspace.plan
+        if not plan.extractor_names and all(metric.generated_images is None for metric in self.metrics):
+            num_samples = min(num_samples, SHOWN)  # nothing but the grid is made of them
+        stage = self.ranks.synchronized("the evaluation")
+        with ImageStore() as store, _leaving_no_trace(*self._real), stage:
             with self._sampling(sampler):
-                if not self.settings.reads_real:
-                    num_samples = min(num_samples, _SHOWN)  # nothing but the grid is made of them
-                blocks = sampler.blocks(num_samples, self.settings.batch_size, self.ranks.replica, self.ranks.replicas)
-                kept = KeptImages()
-                generated = self._extract(self._own_parts(blocks), "sampling", num_samples, kept)
-                if known.path_lengths is not None:
-                    walked = time.perf_counter()
-                    place = self.ranks, self.context.device, self.context.progress
-                    lengths = known.path_lengths.measure(sampler, *place)
-                    generated.seconds["paths"] = time.perf_counter() - walked
-            self.context.warn(generated.seen.check(self.settings.image_range, "the generator", "image_range"))
-            sampling = {**sampler.protocol, "batch_size": self.settings.batch_size}
-            images = Drawn(kept, self.ranks)
-            return self._report(generated, images, started, {"sampling": sampling}, step, epoch, lengths)
+                generated = sample(self.workspace, sampler, num_samples, self.metrics, store)
+                sampled = time.perf_counter()
+                # These sample the generator themselves, which is still in eval mode.
+                scores, failures = self._score([each for each in self.metrics if each.needs_generator], generated)
+                if scores or failures:
+                    generated.extracted.seconds["paths"] = time.perf_counter() - sampled
+            seen = generated.extracted.seen
+            self.workspace.warn(generated_range(plan.image_range).caveat(seen, "the generator"))
+            report = self._report(generated, scores, failures, started)
+        protocol = {**report.protocol, "sampling": dict(generated.protocol)}
+        return replace(report, protocol=protocol, step=step, epoch=epoch)
 
     def evaluate_images(self, image_set: ImageSet) -> Report:
         """Score images that exist already.
@@ -157,121 +121,183 @@ class Evaluator:
             ValueError: If there are too few images, or they are not what was declared.
         """
         started = time.perf_counter()
-        with _leaving_no_trace(), self.ranks.together("the evaluation"):
-            blocks = image_set.read(self.settings.batch_size, self.ranks.rank, self.ranks.world_size)
-            generated = self._extract(blocks, "reading", count_of(image_set))
-            self._check_generated(generated.count, f"`{image_set.role}`")
-            self.context.warn(generated.seen.check(self.settings.image_range, f"`{image_set.role}`", "image_range"))
-            if generated.size:
-                self._compare_sizes(generated.size)
-            extra = {"generated": skipped(image_set)}
-            return self._report(generated, Filed(image_set, self.ranks), started, extra)
+        with _leaving_no_trace(*self._real, image_set), self.ranks.synchronized("the evaluation"):
+            generated = read_generated(self.workspace, image_set)
+            extracted = generated.extracted
+            self.reference.check_generated(self.metrics, extracted.count, f"`{image_set.role}`", extracted.features)
+            self._compare_sizes(extracted.size, self._real_size)
+            for metric in self.metrics:
+                for warning in metric.try_out(generated.view, _pair(self._real_size)):
+                    self.workspace.warn(warning)
+            report = self._report(generated, {}, {}, started)
+        about = {**report.protocol["generated"], **described(image_set)}
+        return replace(report, protocol={**report.protocol, "generated": about})
 
-    def _report(
-        self,
-        generated: Extracted,
-        images: Pictures,
-        started: float,
-        extra: dict[str, Any],
-        step: int | None = None,
-        epoch: int | None = None,
-        lengths: dict[str, float] | None = None,
-    ) -> Report:
-        known, drawn = self._prepared(), time.perf_counter()
-        with self.ranks.together("scoring"):
-            check_protocols(self.context, known.reference, generated.count)
-            scalars, found = known.scoring.score(generated, lengths or {})
-        scored = time.perf_counter()
-        with self.ranks.together("pictures and tables"):
-            beside = known.studies.exhibit(generated, images, found)
-        pictures = {} if generated.shown is None else {"samples": grid(generated.shown)}
-        described = protocol.describe(self.context, self.networks, known.reference, generated)
-        if known.path_lengths is not None:
-            described["metrics"] |= known.path_lengths.describe()
-        seen = {"size": generated.size, "clamped_share": generated.seen.clamped_share}
-        described |= extra | {"generated": seen | extra.get("generated", {})}
+    def _report(self, generated: GeneratedSet, scores: dict[str, Scores], failures: Failures, started: float) -> Report:
+        scoring = time.perf_counter()
+        for metric in self.metrics:
+            self.reference.check_published(metric, generated.extracted.count)
+        rest, failed = self._score([each for each in self.metrics if not each.needs_generator], generated)
+        scores, failures = {**scores, **rest}, {**failures, **failed}
+        if failures and not scores:
+            raise next(iter(failures.values()))
+        self.failures = failures
+        figures = {name: each for part in scores.values() for name, each in part.figures.items()}
+        tables = {name: each for part in scores.values() for name, each in part.tables.items()}
+        protocol = describe(self.workspace, self.metrics, self.reference, generated)
+        if failures:
+            protocol["failed"] = {name: f"{type(error).__name__}: {error}" for name, error in failures.items()}
+        pictures, drawn_tables = drawings(self.reference, generated, figures, tables)
         finished = time.perf_counter()
-        timings = {**generated.seconds, "scoring": scored - drawn}
-        if beside != Exhibits():
-            timings["pictures"] = finished - scored
-        timings["total"] = finished - started
-        return Report(
-            scalars | beside.scalars, described, step, epoch, timings, pictures | beside.pictures, beside.tables
-        )
+        seconds = {**generated.extracted.seconds, "scoring": finished - scoring, "total": finished - started}
+        return Report(self._scalars(scores), protocol, timings=seconds, pictures=pictures, tables=drawn_tables)
 
-    def _extract(
-        self, blocks: Iterator[Any], stage: str, total: int | None, keep: KeptImages | None = None
-    ) -> Extracted:
-        """Features of generated images, of which those are kept that are looked at again."""
-        families = {metric.entry.family.name for metric in self.settings.resolved}
-        everything = "memorization" in families
-        first = self.settings.all_options["pairs"]["num_images"] if "pairs" in families else 0
-        return extract(
-            blocks,
-            self.networks.extractors,
-            self.ranks,
-            self.context.device,
-            stage=stage,
-            show=_SHOWN,
-            keep=keep if first or everything else None,
-            keep_first=None if everything else first,
-            progress=self.context.progress,
-            total=total,
-        )
+    def _score(self, metrics: Sequence[Metric], generated: GeneratedSet) -> tuple[dict[str, Scores], Failures]:
+        """What each metric says, and which of them failed, by the metric's name."""
+        scores: dict[str, Scores] = {}
+        failures: Failures = {}
+        with self.workspace.progress.stage("scoring", len(metrics)) as advance:
+            for metric in metrics:
+                try:
+                    with self.ranks.synchronized(metric.name):
+                        found = self._scores_of(metric, generated)
+                        _check_names(metric, found, scores)
+                    scores[metric.name] = found
+                except Exception as error:
+                    failures[metric.name] = naming(metric, error)
+                    self.workspace.warn(f"{', '.join(metric.names)} failed and is not reported: {error}")
+                advance(1)
+        return scores, failures
 
-    def _own_parts(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """What of a model's images this process extracts, where several processes have made them together."""
-        parts = (block.part(self.ranks.peer, self.ranks.peers) for block in blocks)
-        return (part for part in parts if len(part.positions))
+    def _scores_of(self, metric: Metric, generated: GeneratedSet) -> Scores:
+        """A metric's values under the names by which they are reported, with errors, floors and gaps."""
+        state = self.reference.states[metric.name]
+        found = as_scores(metric, metric.score_set(state, generated.view))
+        values: dict[str, Score] = {}
+        for name, score in metric.reported(found).items():
+            values[name] = score
+            if score.error is not None:
+                values[f"{name}_std"] = Score(score.error)
+        if metric.floor or metric.gap:
+            for suffix, scores in self.reference.extras(metric, metric.rows(generated.view)).items():
+                values |= {name + suffix: score for name, score in metric.reported(scores).items()}
+        return Scores(values, found.figures, found.tables)
+
+    def _scalars(self, scores: Mapping[str, Scores]) -> dict[str, float]:
+        """The values of all metrics in the order in which they were asked for, the same on every process."""
+        values = {name: float(score.value) for part in scores.values() for name, score in part.values.items()}
+        undefined = [name for name, value in values.items() if not isfinite(value)]
+        if undefined:
+            verbs = "is undefined and was" if len(undefined) == 1 else "are undefined and were"
+            self.workspace.warn(f"{', '.join(undefined)} {verbs} skipped.")
+        ordered = [name + suffix for name in self.workspace.plan.names for suffix in ("", *SUFFIXES)]
+        ordered += [name for name in values if name not in set(ordered)]
+        own = {name: values[name] for name in ordered if name in values and name not in undefined}
+        # Rank 0's digits for all: the last of them may differ between kinds of hardware, and decisions depend on it.
+        every: list[dict[str, float]] = self.ranks.gather_objects(own)
+        for name, value in every[0].items():
+            if not all(isclose(value, each.get(name, float("nan")), rel_tol=1e-4, abs_tol=1e-9) for each in every):
+                raise ValueError(
+                    f"Metric {name!r} has other values on other processes: {[each.get(name) for each in every]}. All "
+                    "processes get the same features: seed what it draws, and do not use the rank in it."
+                )
+        return every[0]
+
+    def _try_out(
+        self, sampler: Sampler, num_samples: int, real_size: Sequence[int] | None
+    ) -> Mapping[str, Mapping[str, Tensor]]:
+        """Sample two images and compare them with what was declared; returns their features."""
+        workspace, plan = self.workspace, self.workspace.plan
+        if isinstance(sampler.label_source, ImageSet) and self.ranks.world_size > 1:
+            sampler.label_source.compare(self.ranks.gather_objects, self.ranks.rank)
+            sampler.label_source.check_whole()
+        for metric in self.metrics:
+            check_enough(metric, num_samples, "`num_samples`")
+            if metric.published is not None and not plan.smoke_test:
+                metric.published.check_generated(metric.names, num_samples)
+        with self._sampling(sampler):
+            started = time.perf_counter()
+            images, seen = sampler.draw(0, range(_TRIED))
+            workspace.warn(generated_range(plan.image_range).caveat(seen, "the generator"))
+            size = list(images.shape[2:])
+            self._compare_sizes(size, real_size)
+            features = {name: each(images.to(workspace.device)) for name, each in workspace.extractors.items()}
+            extracted = Extracted(_TRIED, features, None, [size], PixelRange(), None, [], {})
+            view = as_generated(workspace, extracted, _Few(images), sampler)
+            for metric in self.metrics:
+                for warning in metric.try_out(view, _pair(real_size)):
+                    workspace.warn(warning)
+            self._tell_duration(sampler, num_samples, time.perf_counter() - started)
+        return features
+
+    def _tell_duration(self, sampler: Sampler, num_samples: int, first: float) -> None:
+        """Log what an evaluation will take, from one block of images; from the first two where those are slow."""
+        workspace, plan = self.workspace, self.workspace.plan
+        seconds, count = first, _TRIED
+        if first < _SLOW and num_samples > plan.batch_size:
+            count, started = plan.batch_size, time.perf_counter()
+            images, _ = sampler.draw(0, range(count))
+            for extractor in workspace.extractors.values():
+                extractor(images.to(workspace.device))
+            seconds = time.perf_counter() - started
+        total = seconds / count * num_samples / self.ranks.replicas
+        if self.ranks.rank == 0:
+            _log.info("Sampling and extracting %d images takes about %.3g s an evaluation.", num_samples, total)
 
     @contextmanager
     def _sampling(self, sampler: Sampler) -> Iterator[None]:
-        """The generator as it is sampled from: in eval mode, with the buffers of rank 0; put back afterwards."""
+        """The generator in eval mode, with the buffers of rank 0; everything is restored afterwards."""
         modules = [module for module in (sampler.owner, sampler.module) if isinstance(module, nn.Module)]
-        with evaluation_mode(*modules), self.ranks.buffers_of_rank_zero(modules):
+        with sampler.undisturbed(), self.ranks.buffers_of_rank_zero(modules):
             yield
 
-    def _path_lengths(self) -> path_length.PathLengths | None:
-        """What measures path lengths: a pair network, or what the user gives."""
-        settings = self.settings
-        if not settings.walks:
-            return None
-        options = dict(settings.all_options["ppl"])
-        if settings.trial:
-            options["num_pairs"] = min(options["num_pairs"], _FEW_PAIRS)
-        distance = options["distance"]
-        measure: path_length.Distance = (
-            self.networks.pair_network(distance).measure
-            if path_length.is_network(distance)
-            else path_length.resolve_distance(distance)
+    @property
+    def _real_size(self) -> list[int] | None:
+        size: list[int] | None = None if self.reference.main is None else self.reference.main.protocol["size"]
+        return size
+
+    def _compare_sizes(self, generated: Sequence[int] | None, real: Sequence[int] | None) -> None:
+        """Warn where real and generated images are of different (height, width)."""
+        if generated is None or real is None or list(real) == list(generated):
+            return
+        self.workspace.warn(
+            f"Real images are {real[0]}x{real[1]} and generated {generated[0]}x{generated[1]} (height x width); the "
+            f"difference in resolution is part of every score. Pass `image_size={tuple(generated)}` to resize real "
+            "ones."
         )
-        names = [metric.name for metric in settings.walks]
-        return path_length.PathLengths(names, options, measure, settings.seed, settings.batch_size)
-
-    def _check_generated(self, count: int, what: str) -> None:
-        """Raise if the generated images are too few, and warn if they are few enough to bias a metric."""
-        reference = self._prepared().reference
-        check_protocols(self.context, reference, count)
-        for family, extractor, metrics in self.settings.groups:
-            check_enough(count, what, family, self.settings.options_of(family), metrics)
-            columns = self.networks.rows(reference.features, family, extractor).shape[1]
-            self.context.warn(few_images(count, reference.count, columns, family, metrics))
-
-    def _compare_sizes(self, generated: list[int]) -> None:
-        known = self._prepared()
-        real = known.reference.protocol.get("size")
-        known.studies.check_sizes(real, generated)
-        self.context.warn(unlike_sizes(real, generated))
-
-    def _prepared(self) -> _Prepared:
-        if self._known is None:
-            raise RuntimeError("`prepare` has to be called before images can be evaluated.")
-        return self._known
 
 
-def _leaving_no_trace() -> AbstractContextManager[Any]:
-    """Random generators are put back, and nothing records gradients or becomes an inference tensor."""
+class _Few:
+    """A few images at hand."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._images = images.cpu()
+
+    def shard(self, count: int) -> list[int]:
+        """All of them."""
+        return list(range(min(count, len(self._images))))
+
+    def pick(self, indices: Sequence[int]) -> list[Tensor]:
+        """Images by index."""
+        return [self._images[index] for index in indices]
+
+
+def _pair(size: Sequence[int] | None) -> tuple[int, int] | None:
+    return None if size is None else (size[0], size[1])
+
+
+def _check_names(metric: Metric, found: Scores, others: Mapping[str, Scores]) -> None:
+    """Raise if a metric gives values names that others have."""
+    for other, scores in others.items():
+        taken = sorted(found.values.keys() & scores.values.keys())
+        if taken:
+            raise ValueError(f"Metrics {metric.name!r} and {other!r} both report {taken[0]!r}. Rename one of them.")
+
+
+def _leaving_no_trace(*sources: Any) -> AbstractContextManager[Any]:
+    """Restore random generators, those of ``sources`` too; record no gradients and make no inference tensors."""
     stack = ExitStack()
+    stack.enter_context(undisturbed(*sources))
     stack.enter_context(preserved_generators())
     stack.enter_context(torch.inference_mode(False))
     stack.enter_context(torch.no_grad())

@@ -1,15 +1,24 @@
 """Evaluation without training: sets of images, or a generator, in; a report out."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from lightning_synthqual.checking import check
+from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.evaluator import Evaluator
+from lightning_synthqual.evaluation.plan import Plan, make_plan
+from lightning_synthqual.evaluation.reference import open_real, open_set
 from lightning_synthqual.evaluation.report import Report
-from lightning_synthqual.evaluation.settings import Settings
+from lightning_synthqual.evaluation.workspace import Workspace
+from lightning_synthqual.images.checksum import parameters_of, weights_checksum
+from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.sampling import OWN_WEIGHTS, Sampler, SamplerFunction
+from lightning_synthqual.precision import PRECISIONS, in_precision
 from lightning_synthqual.reporting.progress import Progress
 
 
@@ -19,7 +28,7 @@ def evaluate(
     *,
     held_out: Any = None,
     reference: Literal["real", "held_out"] = "real",
-    metrics: Sequence[str] = ("fid", "kid", "precision", "recall"),
+    metrics: Sequence[Any] = ("fid", "kid", "precision", "recall"),
     extractors: Mapping[str, Any] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int = 64,
@@ -27,13 +36,15 @@ def evaluate(
     real_range: tuple[float, float] | None = None,
     image_size: int | tuple[int, int] | None = None,
     device: torch.device | str | None = None,
-    weights_dir: str | None = None,
-    cache_dir: str | None = None,
+    weights_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
     cache_key: str | None = None,
     seed: int = 0,
     num_samples: int = 10_000,
+    num_real: int | None = None,
     sampler: SamplerFunction | None = None,
     labels: Literal["data", "uniform"] | None = None,
+    precision: str = "32-true",
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -41,31 +52,31 @@ def evaluate(
 
     Args:
         real: Dataset, DataLoader, image folder, or ``.npy`` or ``.npz`` file.
-        fake: The generated images, likewise; or a module, which is sampled as `QualityMonitor` samples it.
-        held_out: Real images that were not trained on, likewise; distances then have floors and gaps.
-        reference: Which of the two real sets the metrics compare with.
-        metrics: Names from the catalogue.
-        extractors: Configuration of extractors, and networks of the user's, by name.
-        options: By metric family, for example ``{"precision": {"k": 5}}``.
+        fake: Generated images, of the same kinds; or a module, which is sampled as `QualityMonitor` samples it.
+        held_out: Real images that were not trained on, of the same kinds; distances then have floors and gaps.
+        reference: Real set that the metrics compare with.
+        metrics: Names from the catalogue, `Metric` objects, or their import paths.
+        extractors: Configuration of extractors, and the user's own networks, by name.
+        options: Options by metric family, for example ``{"precision": {"k": 5}}``.
         batch_size: Images per forward pass.
-        image_range: What floats of ``fake`` span.
-        real_range: What floats of the real sets span; ``None``: ``image_range``.
-        image_size: Resizes the real sets.
-        device: Where to compute, and where a module goes; ``None``: where the module is, or for images a GPU if there
-            is one.
-        weights_dir: A folder of weights files by their published names.
-        cache_dir: Where reference features are kept.
-        cache_key: Names the reference, instead of a fingerprint of its content.
-        seed: Of everything that is drawn.
-        num_samples: How many images of a module are generated.
+        image_range: Range of floats in ``fake``.
+        real_range: Range of floats in the real sets; ``None``: ``image_range``.
+        image_size: Side or (height, width) to resize the real sets to.
+        device: Device for extraction, and for a module; ``None``: the module's, or for images a GPU if there is one.
+        weights_dir: Folder of weights files by their published names.
+        cache_dir: Folder for reference features.
+        cache_key: Name of the reference, instead of a fingerprint of its content.
+        seed: Random seed of the evaluation.
+        num_samples: Number of images that a module generates.
+        num_real: Number of real images, chosen at random by the seed; ``None``: all of them.
         sampler: ``(module, n, generator) -> images`` for a module; default: as `QualityMonitor` does it.
-        labels: For a module, ``"data"`` or ``"uniform"``: it is called as ``module(z, labels)``.
-        skip_unreadable: Whether pictures of a folder that cannot be read are left out and counted in the protocol,
-            instead of being an error.
-        progress: Where to show how far it is.
+        labels: Labels for a module, ``"data"`` or ``"uniform"``: it is called as ``module(z, labels)``.
+        precision: Precision of sampling a module: the ``precision`` of the trainer whose numbers are to be reproduced.
+        skip_unreadable: Whether unreadable images of a folder are skipped and counted in the protocol.
+        progress: Progress display.
 
     Returns:
-        The report.
+        The report. A metric that failed is missing there and named in ``protocol["failed"]``.
 
     Raises:
         FileNotFoundError: If a folder or a weights file is missing.
@@ -80,9 +91,10 @@ def evaluate(
         >>> report.scalars
         {'precision_wavelet': 1.0, 'precision_wavelet_std': 0.0}
     """
-    settings = Settings(
-        metrics=metrics,
+    plan = make_plan(
+        metrics,
         reference=reference,
+        num_real=num_real,
         batch_size=batch_size,
         image_range=image_range,
         real_range=real_range,
@@ -95,33 +107,70 @@ def evaluate(
         seed=seed,
         skip_unreadable=skip_unreadable,
     )
+    check("num_samples", num_samples, int, low=2)
+    check("precision", precision, choices=tuple(PRECISIONS))
     module = fake if isinstance(fake, nn.Module) else None
-    where = torch.device(device if device is not None else _default_device(module))
-    evaluator = Evaluator(settings, where, progress=progress)
-    with evaluator.ranks.together("opening the images"):
-        compared, counterpart = settings.open_both(real, held_out)
-        source = None if module is None else _sampler(module.to(where), settings, real, sampler, labels)
-        generated = None if module is not None else settings.open_generated(fake)
-    evaluator.prepare(compared, counterpart)
-    if source is not None:
-        evaluator.dry_run(source, num_samples)
-        return evaluator.evaluate(source, num_samples)
-    assert generated is not None
-    return evaluator.evaluate_images(generated)
+    where = _default_device(module) if device is None else _checked_device(device)
+    workspace = Workspace(plan, Ranks(), where, progress)
+    with workspace.ranks.synchronized("opening the images"):
+        compared, other = open_real(plan, real, held_out)
+        if module is None:
+            images = _open_generated(plan, fake)
+        else:
+            source = _sampler(module.to(where), plan, real, sampler, labels, precision)
+    if module is None:
+        return Evaluator(workspace, compared, other).evaluate_images(images)
+    evaluator = Evaluator(workspace, compared, other, sampler=source, num_samples=num_samples)
+    return evaluator.evaluate(source, num_samples)
 
 
-def _default_device(module: nn.Module | None) -> torch.device | str:
+def _checked_device(device: Any) -> torch.device:
+    """The device, if there is one.
+
+    Raises:
+        TypeError: If it is of the wrong type.
+        ValueError: If there is none.
+    """
+    expected = "a device of this machine, such as 'cpu'"
+    check("device", device, (str, int, torch.device), expected=expected)
+    try:
+        return torch.empty(0, device=device).device
+    except Exception as error:  # torch raises errors of many kinds
+        raise ValueError(f"`device` must be {expected}, but got {device!r} ({error}).") from error
+
+
+def _default_device(module: nn.Module | None) -> torch.device:
     if module is not None:
         return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _open_generated(plan: Plan, source: Any) -> ImageSet:
+    """Open generated images that exist already.
+
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        TypeError: If ``source`` is no set of images.
+        ValueError: If it is empty, or a metric needs the generator itself.
+    """
+    for metric in plan.metrics:
+        if metric.needs_generator:
+            raise ValueError(
+                f"{metric.name} samples a generator's latent space, but `fake` are finished images. Pass the "
+                "generator, a module, or leave the metric out."
+            )
+    images = ImageSet(source, "fake", fallback=plan.image_range, seed=plan.seed, skip_unreadable=plan.skip_unreadable)
+    images.inspect()
+    return images
 
 
 def _sampler(
     module: nn.Module,
-    settings: Settings,
+    plan: Plan,
     real: Any,
     function: SamplerFunction | None,
     labels: Literal["data", "uniform"] | None,
+    precision: str,
 ) -> Sampler:
     return Sampler(
         module,
@@ -129,8 +178,10 @@ def _sampler(
         weights=OWN_WEIGHTS,
         function=function,
         labels=labels,
-        label_source=settings.open(real, "real") if labels == "data" else None,
-        image_range=settings.image_range,
-        seed=settings.seed,
+        label_source=open_set(plan, real, "real") if labels == "data" else None,
+        image_range=plan.image_range,
+        seed=plan.seed,
         device=next((parameter.device for parameter in module.parameters()), torch.device("cpu")),
+        context=partial(in_precision, module, precision),
+        details={"precision": precision, "weights_checksum": weights_checksum(parameters_of(module))},
     )

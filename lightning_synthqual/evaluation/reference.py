@@ -1,217 +1,296 @@
-"""What generated images are compared with: the real sets, their features, and what is prepared from them once."""
+"""The real images: read once, with what metrics prepare from them, and the values that they have themselves."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from lightning_synthqual.evaluation.checks import check_enough
-from lightning_synthqual.evaluation.context import Context
-from lightning_synthqual.evaluation.counterpart import Counterpart
-from lightning_synthqual.evaluation.extraction import Extracted, extract
-from lightning_synthqual.evaluation.networks import Networks
-from lightning_synthqual.evaluation.pictures import Filed
-from lightning_synthqual.extractors.base import Extractor, Features
-from lightning_synthqual.extractors.cache import FeatureCache
-from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
-from lightning_synthqual.metrics.families import BothSets, Family
-from lightning_synthqual.metrics.features import check_features
+from lightning_synthqual.evaluation.plan import Plan
+from lightning_synthqual.evaluation.sets import RealSet, read_real
+from lightning_synthqual.evaluation.workspace import Workspace
+from lightning_synthqual.extractors.base import Identity
+from lightning_synthqual.images.duplicates import duplicates
+from lightning_synthqual.images.reference import ImageSet
+from lightning_synthqual.images.source import Images
+from lightning_synthqual.metrics.base import Metric, Score, Scores, as_scores, naming
+from lightning_synthqual.metrics.states import pack_state, state_key, unpack_state
+from lightning_synthqual.metrics.views import ImageAccess, RealSets
 
 
-@dataclass(frozen=True)
+def open_real(plan: Plan, real: Any, held_out: Any) -> tuple[ImageSet | None, ImageSet | None]:
+    """Open the reference, if a metric looks at real images, and the other real set if there is one.
+
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        TypeError: If a source is no set of images.
+        ValueError: If the reference is missing, or a set is empty.
+    """
+    plan.check_held_out(held_out)
+    if not plan.reads_real:
+        return None, None
+    if real is None and plan.needs_both:
+        open_set(plan, real, "real")  # it says what is missing
+    sources = {"real": real, "held_out": held_out}
+    compared = open_set(plan, sources.pop(plan.reference), plan.reference)
+    ((role, source),) = sources.items()
+    other = None if source is None else open_set(plan, source, role)
+    for image_set in (compared, other if plan.compares_both else None):
+        if image_set is not None:
+            image_set.inspect()
+    return compared, other
+
+
+def open_set(plan: Plan, source: Any, role: str) -> ImageSet:
+    """Open a real set: ``role`` is ``"real"`` or ``"held_out"``.
+
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        TypeError: If ``source`` is no set of images.
+        ValueError: If it is missing or empty.
+    """
+    if Images.of(source).source in (None, ""):
+        raise ValueError(
+            f"The images to compare with, `{role}`, are missing. Pass `{role}=` a Dataset, DataLoader or image "
+            "folder (only in a fit, `real=None` stands for the trainer's train data)."
+        )
+    return ImageSet(
+        source,
+        role,
+        declared=plan.real_range,
+        fallback=plan.image_range,
+        image_size=plan.size,
+        num_images=plan.num_real,
+        seed=plan.seed,
+        cache_key=plan.cache_key,
+        skip_unreadable=plan.skip_unreadable,
+    )
+
+
 class Reference:
     """What generated images are compared with.
 
     Args:
-        count: Number of images.
-        features: By extractor name.
-        states: What each metric family has prepared from them, by (family, extractor).
-        counterpart: The other real set, where there are both training and held-out images and a metric needs them.
-        sets: The images by role.
-        protocol: Role, number, fingerprint and size of the images; empty if no metric looks at real images.
-        complete: Whether they are all there are.
-        cached: Whether all the features came from the cache.
-        seconds: How long it took.
+        workspace: Processes, device and networks, which are loaded.
+        metrics: The metrics, able to work.
+        compared: Images to compare with; ``None`` if no metric looks at real images.
+        other: The other real set, if there is one.
+
+    Raises:
+        ValueError: If there are too few images, or they are not what was declared.
     """
 
-    count: int
-    features: dict[str, Features]
-    states: dict[tuple[str, str], Any]
-    counterpart: Counterpart | None
-    sets: dict[str, ImageSet]
-    protocol: dict[str, Any]
-    complete: bool
-    cached: bool
-    seconds: float
+    def __init__(
+        self,
+        workspace: Workspace,
+        metrics: Sequence[Metric],
+        compared: ImageSet | None,
+        other: ImageSet | None,
+    ) -> None:
+        started = time.perf_counter()
+        self._workspace = workspace
+        used = other is not None and workspace.plan.compares_both
+        self.main = None if compared is None else read_real(workspace, compared, used)
+        self.other = read_real(workspace, other, True) if used and other is not None else None
+        self.sets = _real_sets(self.main, self.other)
+        self._check(metrics)
+        self.states: dict[str, Any] = {}
+        for metric in metrics:
+            try:
+                self.states[metric.name] = self._prepare(metric)
+            except Exception as error:
+                named = naming(metric, error)
+                if named is error:
+                    raise
+                raise named from error
+        self._floors: dict[tuple[str, int], Scores] = {}
+        self._halves: dict[str, list[tuple[Tensor, Any]]] = {}
+        self.seconds = time.perf_counter() - started
 
-    def embeddings(self, extractor: str, networks: Networks) -> BothSets:
-        """Features of training and of held-out images."""
-        output = networks.extractors[extractor].embedding
-        other = {} if self.counterpart is None else self.counterpart.features
-        found = [features[extractor].outputs[output] for features in (self.features, other)]
-        return _by_role(self.protocol["role"], *found)
+    @property
+    def images(self) -> dict[str, ImageAccess]:
+        """The images of both real sets by role."""
+        return {each.images.role: each.view.images for each in (self.main, self.other) if each is not None}
 
-    def pictures(self, context: Context) -> tuple[Filed, Filed]:
-        """Training and held-out images."""
-        return Filed(self.sets["real"], context.ranks), Filed(self.sets["held_out"], context.ranks)
+    @property
+    def count(self) -> int:
+        """Number of images to compare with."""
+        return 0 if self.main is None else self.main.view.count
 
+    @property
+    def role(self) -> str:
+        """Role of the images to compare with."""
+        return "real" if self.main is None else self.main.images.role
 
-NO_REFERENCE = Reference(0, {}, {}, None, {}, {}, complete=False, cached=False, seconds=0.0)
+    def extras(self, metric: Metric, fake: Tensor) -> dict[str, Scores]:
+        """Floor and gap of a metric for generated features (M, D), by suffix, where they are defined.
 
+        The floor is the value of the other real set against the reference. The gap is the value of generated images
+        against held-out images minus that against equally many training images.
+        """
+        if self.other is None or self.main is None or not (metric.floor or metric.gap):
+            return {}
+        real, rows = metric.rows(self.main.view), metric.rows(self.other.view)
+        found = {"_floor": self._floor(metric, rows, len(fake)), "_gap": self._gap(metric, real, rows, fake)}
+        return {suffix: scores for suffix, scores in found.items() if scores is not None}
 
-def compared_rows(
-    family: Family,
-    extractor: str,
-    networks: Networks,
-    role: str,
-    features: dict[str, Features],
-    other: Counterpart | None,
-) -> Tensor | BothSets:
-    """What a family compares generated rows with: those of the reference, or of both real sets."""
-    rows = networks.rows(features, family, extractor)
-    if not family.needs_both or other is None:
-        return rows
-    return _by_role(role, rows, networks.rows(other.features, family, extractor))
+    def check_generated(
+        self, metrics: Sequence[Metric], count: int, what: str, features: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
+        """Raise if generated images are too few or not comparable; warn if they are few enough to bias a metric.
 
-
-class ReferenceReader:
-    """Reads real sets, on all processes together, and lets each metric family prepare what it needs of them.
-
-    Args:
-        context: What every part of an evaluation knows.
-        networks: The networks; the extractors are loaded.
-        cache: Where features are kept.
-        use_cache: Whether to read and write there.
-    """
-
-    def __init__(self, context: Context, networks: Networks, cache: FeatureCache, use_cache: bool) -> None:
-        self._context = context
-        self._networks = networks
-        self._cache = cache
-        self._use_cache = use_cache
-
-    def read(self, image_set: ImageSet, counterpart: ImageSet | None) -> Reference:
-        """The reference, and the other real set if a metric makes use of it.
+        Args:
+            metrics: The metrics.
+            count: Number of generated images.
+            what: Name of the argument that they come from, for messages.
+            features: Features of generated images (n, D), n >= 1, by extractor and output.
 
         Raises:
-            ValueError: If there are too few images, or they are not what was declared.
+            ValueError: It names the metrics or the extractor.
         """
-        started = time.perf_counter()
-        context, networks = self._context, self._networks
-        settings = context.settings
-        fingerprint, features, cached = self._features(image_set)
-        count = _rows_of(features)
-        size = image_set.first_size()
-        for family, extractor, metrics in settings.groups:
-            check_enough(count, f"`{image_set.role}`", family, settings.options_of(family), metrics)
-            check_features(networks.rows(features, family, extractor), image_set.role)
-        other = None if counterpart is None else self._counterpart(counterpart)
-        states = {
-            (family.name, extractor): family.prepare(
-                compared_rows(family, extractor, networks, image_set.role, features, other),
-                settings.options_of(family),
-                context.share,
-            )
-            for family, extractor, _ in settings.groups
-        }
-        return Reference(
-            count=count,
-            features=features,
-            states=states,
-            counterpart=other,
-            sets={each.role: each for each in (image_set, counterpart) if each is not None},
-            protocol={
-                "role": image_set.role,
-                "num_images": count,
-                "size": size,
-                "fingerprint": fingerprint,
-                **skipped(image_set),
-            },
-            complete=_complete(image_set, count),
-            cached=cached,
-            seconds=time.perf_counter() - started,
-        )
+        for metric in metrics:
+            self.check_published(metric, count)
+            if metric.extractor is None:
+                continue
+            check_enough(metric, count, what)
+            if self.main is None or not metric.reads_real:
+                continue
+            self._check_comparable(metric.extractor, features[metric.extractor])
+            columns = self.main.view.rows(metric.extractor, metric.output).shape[1]
+            if metric.more_rows_than_columns and min(count, self.count) < columns:
+                fewest = f"{count} generated" if count <= self.count else f"{self.count} real"
+                self._workspace.warn(
+                    f"{', '.join(metric.names)}: only {fewest} images for {columns} features, so the value is biased "
+                    "upwards. Compare it only at equal numbers."
+                )
 
-    def _counterpart(self, image_set: ImageSet) -> Counterpart | None:
-        """The other real set's features, if a metric makes use of them."""
-        settings = self._context.settings
-        groups = [
-            group for group in settings.groups if group[0].floor is not None or group[0].gap or group[0].needs_both
-        ]
-        if not groups and not settings.studies:
+    def check_published(self, metric: Metric, count: int) -> None:
+        """Raise if the numbers of images are not those of a published protocol whose name was asked for.
+
+        Raises:
+            ValueError: It says what the protocol demands.
+        """
+        if self._workspace.plan.smoke_test or metric.published is None:
+            return
+        complete = self.main is None or self.main.complete
+        violation = metric.published.violation(count, self.count, self.role, complete)
+        if violation is not None:
+            raise ValueError(f"{', '.join(metric.names)} is a published protocol, which {violation}.")
+
+    def _check_comparable(self, name: str, outputs: Mapping[str, Tensor]) -> None:
+        """Raise unless generated features may be compared with those of the reference."""
+        assert self.main is not None
+        identity = self._workspace.extractors[name].identity
+        if self.main.identities[name] != identity:
+            raise ValueError(f"Features of {self.main.identities[name]} cannot be compared with those of {identity}.")
+        for output, rows in outputs.items():
+            columns = self.main.view.rows(name, output).shape[1]
+            if rows.shape[1] != columns:
+                raise ValueError(
+                    f"Extractor {name!r} gives {rows.shape[1]} features for generated and {columns} for real images. "
+                    "Resize the real ones by `image_size=`, or pool inside the extractor."
+                )
+
+    def _floor(self, metric: Metric, rows: Tensor, generated: int) -> Scores | None:
+        if metric.floor is None:
             return None
-        fingerprint, features, _ = self._features(image_set)
-        count = _rows_of(features)
-        for family, extractor, metrics in groups:
-            check_features(self._networks.rows(features, family, extractor), image_set.role)
-            if family.needs_both:
-                check_enough(count, f"`{image_set.role}`", family, settings.options_of(family), metrics)
-        protocol = {"role": image_set.role, "num_images": count, "fingerprint": fingerprint} | skipped(image_set)
-        return Counterpart(image_set.role, features, protocol, settings.seed)
+        count = generated if metric.floor == "same number" else len(rows)
+        least = max(count, metric.min_images())
+        if len(rows) < least:
+            role = "real" if self.other is None else self.other.images.role
+            self._skip(metric, "_floor", f"`{role}` has {len(rows)} images, but {least} are needed to compare")
+            return None
+        key = metric.name, count
+        if key not in self._floors:
+            result = metric.score(self.states[metric.name], self._choose(rows, count))
+            self._floors[key] = as_scores(metric, result)
+        return self._floors[key]
 
-    def _features(self, image_set: ImageSet) -> tuple[str, dict[str, Features], bool]:
-        """Fingerprint and features of a set, and whether all were where every process finds them; else they are now."""
-        fingerprint = image_set.stamp() or self._hash(image_set)
-        extractors, ranks, device = self._networks.extractors, self._context.ranks, self._context.device
-        found: dict[str, dict[str, Tensor]] = {}
-        for name, extractor in extractors.items():
-            outputs = self._cache.load(fingerprint, extractor.identity) if self._use_cache else None
-            if all(ranks.gather_objects(outputs is not None)) and outputs is not None:
-                found[name] = {key: rows.to(device) for key, rows in outputs.items()}
-        missing = {name: extractor for name, extractor in extractors.items() if name not in found}
-        if missing:
-            computed = self._read(image_set, missing).features
-            for name, extractor in missing.items():
-                found[name] = computed[name]
-                if self._use_cache and ranks.leads_node:
-                    self._cache.save(fingerprint, extractor.identity, computed[name])
-        features = {name: Features(extractor.identity, found[name]) for name, extractor in extractors.items()}
-        return fingerprint, features, not missing
-
-    def _hash(self, image_set: ImageSet) -> str:
-        read = self._read(image_set, {}, digest=True)
-        if read.digests is None:
-            raise ValueError(f"`{image_set.role}` yields no images.")
-        return fingerprint_of_pixels(read.digests)
-
-    def _read(self, image_set: ImageSet, extractors: dict[str, Extractor], digest: bool = False) -> Extracted:
-        context = self._context
-        blocks = image_set.read(context.settings.batch_size, context.ranks.rank, context.ranks.world_size)
-        read = extract(
-            blocks,
-            extractors,
-            context.ranks,
-            context.device,
-            stage="reading",
-            digest=digest,
-            progress=context.progress,
-            total=count_of(image_set),
+    def _gap(self, metric: Metric, real: Tensor, rows: Tensor, fake: Tensor) -> Scores | None:
+        if not metric.gap:
+            return None
+        count = min(len(real), len(rows))
+        if count < metric.min_images():
+            self._skip(metric, "_gap", f"the smaller real set has {count} images, but {metric.min_images()} are needed")
+            return None
+        if metric.name not in self._halves:
+            sets = self._choose(real, count), self._choose(rows, count)
+            self._halves[metric.name] = [(part, metric.prepare(part)) for part in sets]
+        to_reference, to_other = (
+            as_scores(metric, metric.score(state, fake)).values for _, state in self._halves[metric.name]
         )
-        context.warn(read.seen.check(image_set.image_range, f"`{image_set.role}`", image_set.range_argument))
-        return read
+        sign = -1 if self.role == "held_out" else 1
+        return Scores({name: Score(sign * (to_other[name].value - to_reference[name].value)) for name in to_other})
+
+    def _skip(self, metric: Metric, suffix: str, why: str) -> None:
+        names = ", ".join(name + suffix for name in metric.names)
+        self._workspace.warn(f"{names} is not reported: {why}.")
+
+    def _choose(self, rows: Tensor, count: int) -> Tensor:
+        """``count`` of the rows, always the same ones."""
+        if count == len(rows):
+            return rows
+        chosen = np.sort(np.random.default_rng(self._workspace.plan.seed).permutation(len(rows))[:count])
+        return rows[torch.from_numpy(chosen).to(rows.device)]
+
+    def _check(self, metrics: Sequence[Metric]) -> None:
+        """Raise if a metric has too few images, or real sets overlap."""
+        for metric in metrics:
+            for real, applies in ((self.main, metric.reads_real), (self.other, metric.both_sets)):
+                if applies and real is not None and metric.extractor is not None:
+                    check_enough(metric, real.view.count, f"`{real.images.role}`")
+                    metric.rows(real.view)
+        if self.main is not None and self.other is not None:
+            train, held_out = _by_role(self.main, self.other)
+            if train.digests is not None and held_out.digests is not None:
+                self._workspace.warn(duplicates(train.digests, held_out.digests, held_out.images.name))
+
+    def _prepare(self, metric: Metric) -> Any:
+        """The state of a metric; one of tensors of the user's own metric is cached like features."""
+        key = None
+        if self.main is not None and metric.extractor is not None:
+            key = state_key(metric, self.main.identities[metric.extractor].key)
+        if key is None or self.main is None:
+            return metric.prepare_sets(self.sets)
+        identity = Identity("state", weights="none", preprocessing=key)
+        fingerprint = str(self.main.protocol["fingerprint"])
+        cached = self._workspace.cache.load(fingerprint, identity)
+        if cached is not None:
+            return unpack_state(cached)
+        state = metric.prepare_sets(self.sets)
+        tensors = pack_state(state)
+        if tensors is not None:
+            self._workspace.cache.save(fingerprint, identity, tensors)
+        return state
 
 
-def skipped(image_set: ImageSet) -> dict[str, Any]:
-    """How many pictures of a folder were left out, and the first of them."""
-    names = image_set.skipped
-    return {"num_skipped": len(names), "first_skipped": names[:5]} if names else {}
+def check_enough(metric: Metric, count: int, what: str) -> None:
+    """Raise if there are fewer images than a metric can do with.
+
+    Args:
+        metric: The metric.
+        count: Number of images.
+        what: Name of the argument that they come from, for the message.
+
+    Raises:
+        ValueError: It names the metric.
+    """
+    if count < metric.min_images():
+        names = ", ".join(metric.names)
+        raise ValueError(f"{names} needs at least {metric.min_images()} images, but {what} has {count}. Give more.")
 
 
-def count_of(image_set: ImageSet) -> int | None:
-    """Number of images, if it is known before they are read."""
-    return None if image_set.indices is None else len(image_set)
+def _by_role(main: RealSet, other: RealSet) -> tuple[RealSet, RealSet]:
+    """Training and held-out images."""
+    return (main, other) if main.images.role == "real" else (other, main)
 
 
-def _by_role(role: str, reference: Tensor, other: Tensor) -> BothSets:
-    return BothSets(reference, other) if role == "real" else BothSets(other, reference)
-
-
-def _rows_of(features: dict[str, Features]) -> int:
-    return len(next(iter(next(iter(features.values())).outputs.values())))
-
-
-def _complete(image_set: ImageSet, count: int) -> bool:
-    """Whether ``count`` images are all that the source of a set holds."""
-    wanted = image_set.num_images
-    return wanted is None or count < wanted or (image_set.indices is not None and len(image_set.dataset) <= count)
+def _real_sets(main: RealSet | None, other: RealSet | None) -> RealSets:
+    if main is None:
+        return RealSets()
+    if other is None:
+        return RealSets(main.view)
+    train, held_out = _by_role(main, other)
+    return RealSets(main.view, train.view, held_out.view)

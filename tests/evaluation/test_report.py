@@ -36,6 +36,7 @@ def test_json_and_back_is_the_same_report_on_one_line(report: Report) -> None:
 def test_json_has_the_documented_keys_and_no_pictures() -> None:
     report = Report({"fid": 1.0}, {"seed": 0}, step=3, pictures={"samples": np.zeros((2, 2, 3), np.uint8)})
     assert json.loads(report.to_json()) == {
+        "schema": 1,
         "step": 3,
         "epoch": None,
         "scalars": {"fid": 1.0},
@@ -86,3 +87,31 @@ def test_packed_reports_come_back_and_share_their_protocols():
 def test_packed_reports_load_from_a_checkpoint_without_unpickling(tmp_path):
     torch.save(pack([Report({"fid": 1.5}, {"seed": 0}, step=1)]), tmp_path / "x.ckpt")
     assert unpack(torch.load(tmp_path / "x.ckpt", weights_only=True)) == [Report({"fid": 1.5}, {"seed": 0}, step=1)]
+
+
+def test_a_report_of_a_later_version_is_refused_and_one_of_an_earlier_is_read():
+    row = json.loads(Report({"fid": 1.0}, {"seed": 0}).to_json())
+    with pytest.raises(
+        ValueError, match=r"The report has the schema 2, but .* knows schemas up to 1. Update the package"
+    ):
+        Report.from_json(json.dumps({**row, "schema": 2}))
+    del row["schema"]
+    assert Report.from_json(json.dumps(row)) == Report({"fid": 1.0}, {"seed": 0})
+
+
+def test_directions_are_those_of_the_protocol_and_else_of_the_catalogue():
+    protocol = {"metrics": {"mine": {"direction": "max"}, "fid": {"direction": None}, "old": {}}}
+    report = Report({}, protocol)
+    found = {
+        name: report.direction(name) for name in ("mine", "mine_gap", "mine_std", "mine_floor", "fid", "kid", "old")
+    }
+    assert found == {
+        "mine": "max",
+        "mine_gap": "max",
+        "mine_std": None,
+        "mine_floor": None,
+        "fid": None,
+        "kid": "min",
+        "old": None,
+    }
+    assert Report({}, {}).direction("recall") == "max"

@@ -1,0 +1,263 @@
+"""From arguments to a checked plan of what to measure and how; nothing is opened or loaded here."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_synthqual.checking import Rule, check_all
+from lightning_synthqual.extractors.base import check_extractor_name
+from lightning_synthqual.extractors.registry import CATALOGUE as EXTRACTORS
+from lightning_synthqual.extractors.registry import PAIRS as PAIR_NETWORKS
+from lightning_synthqual.extractors.registry import open_clip_names
+from lightning_synthqual.images.ranges import Range
+from lightning_synthqual.images.source import checked_range
+from lightning_synthqual.importing import resolve_object
+from lightning_synthqual.metrics.base import Metric
+from lightning_synthqual.metrics.catalogue import CATALOGUE as METRICS
+from lightning_synthqual.metrics.catalogue import members, metrics_by_name
+from lightning_synthqual.metrics.custom import as_metric
+
+_IMAGES = Rule(
+    refused=(bool, int, float, bytes),
+    expected="a Dataset, a DataLoader, a path of images, or another set of images",
+    optional=True,
+)
+_RANGE = Rule(Sequence, items=Rule(float), length=2, expected="two numbers (low, high)", optional=True)
+_PATH = Rule(Path, optional=True)
+_SIDE = 2**16  # pixels, of the largest images
+
+SHARED_RULES = {
+    "real": _IMAGES,
+    "held_out": _IMAGES,
+    "reference": Rule(choices=("real", "held_out")),
+    "metrics": Rule(
+        Sequence,
+        refused=(str,),
+        items=Rule(refused=(bool, int, float, bytes, type(None)), expected="a metric's name or a Metric"),
+        expected="a list or tuple of metrics",
+        hint="A single metric is given as `metrics=('fid',)`.",
+    ),
+    "num_real": Rule(int, low=2, optional=True),
+    "batch_size": Rule(int, low=1),
+    "image_range": Rule(Sequence, items=Rule(float), length=2, expected="two numbers (low, high)"),
+    "real_range": _RANGE,
+    "image_size": Rule(
+        (int, Sequence),
+        low=1,
+        high=_SIDE,
+        items=Rule(int, low=1, high=_SIDE),
+        length=2,
+        expected="a positive integer or two of them (height, width)",
+        optional=True,
+    ),
+    "extractors": Rule(Mapping, expected="a mapping from names to extractors", optional=True),
+    "options": Rule(
+        Mapping,
+        items=Rule(Mapping),
+        expected='a mapping from metric families to their options, such as {"kid": {"subsets": 100}}',
+        optional=True,
+    ),
+    "weights_dir": _PATH,
+    "cache_dir": _PATH,
+    "cache_key": Rule(str, optional=True),
+    "seed": Rule(int, low=0),
+}
+
+
+_PLANNED = {name: rule for name, rule in SHARED_RULES.items() if name not in ("real", "held_out")}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure and how, as training and offline evaluation share it; see ``QualityMonitor`` for the arguments.
+
+    Attributes:
+        metrics: The metrics, each with its options.
+        names: Names of the scalars that are known to be reported, in the order in which they were asked for.
+        size: (height, width) to resize real images to, or ``None``.
+        smoke_test: Whether only a few images are used, so that published protocols do not require their numbers.
+    """
+
+    metrics: tuple[Metric, ...]
+    names: tuple[str, ...]
+    reference: Literal["real", "held_out"] = "real"
+    num_real: int | None = None
+    batch_size: int = 64
+    image_range: Range = (-1.0, 1.0)
+    real_range: Range | None = None
+    size: tuple[int, int] | None = None
+    extractors: Mapping[str, Any] = field(default_factory=dict)
+    weights_dir: str | Path | None = None
+    cache_dir: str | Path | None = None
+    cache_key: str | None = None
+    seed: int = 0
+    skip_unreadable: bool = False
+    smoke_test: bool = False
+
+    @property
+    def min_images(self) -> int:
+        """The fewest images with which every metric is defined."""
+        return max(metric.min_images() for metric in self.metrics)
+
+    @property
+    def reads_real(self) -> bool:
+        """Whether a metric looks at real images."""
+        return any(metric.reads_real for metric in self.metrics)
+
+    @property
+    def needs_both(self) -> bool:
+        """Whether a metric needs training images and held-out ones."""
+        return any(metric.both_sets for metric in self.metrics)
+
+    @property
+    def compares_both(self) -> bool:
+        """Whether a metric makes use of the real set that is not the reference."""
+        return any(metric.floor or metric.gap or metric.both_sets for metric in self.metrics)
+
+    @property
+    def extractor_names(self) -> list[str]:
+        """The extractors that metrics read."""
+        return list(dict.fromkeys(name for metric in self.metrics for name in metric.extractors()))
+
+    def check_held_out(self, held_out: Any) -> None:
+        """Raise if there are no held-out images where a metric needs them.
+
+        Raises:
+            ValueError: It names the metrics.
+        """
+        names = [name for metric in self.metrics if metric.both_sets for name in metric.names]
+        if names and held_out is None:
+            more = f" and {len(names) - 1} more compare" if len(names) > 1 else " compares"
+            raise ValueError(
+                f"{names[0]}{more} the neighbours of generated images in training and in held-out data, but "
+                "`held_out` is missing. Pass real images that the generator is not trained on."
+            )
+
+
+def make_plan(
+    metrics: Sequence[Any],
+    *,
+    reference: Literal["real", "held_out"] = "real",
+    num_real: int | None = None,
+    batch_size: int = 64,
+    image_range: Range = (-1.0, 1.0),
+    real_range: Range | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    extractors: Mapping[str, Any] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    weights_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    cache_key: str | None = None,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+) -> Plan:
+    """Check the arguments and look the metrics up.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has an impossible value, or a metric is unknown.
+    """
+    if isinstance(metrics, str):
+        raise TypeError(
+            f"`metrics` must be a list or tuple of names, but got one string. Use `metrics=({metrics!r},)`."
+        )
+    values = check_all(locals(), _PLANNED)
+    for name in ("image_range", "real_range"):
+        if values[name] is not None:
+            values[name] = checked_range(name, values[name])
+    size = values["image_size"]
+    own = dict(values["extractors"] or {})
+    for name in own:
+        check_extractor_name(name)
+    found, names = _metrics(metrics, list(dict.fromkeys([*EXTRACTORS, *own])), values["options"])
+    _check_networks(found)
+    return Plan(
+        metrics=tuple(found),
+        names=tuple(names),
+        size=(size, size) if isinstance(size, int) else size,
+        extractors=own,
+        skip_unreadable=skip_unreadable,
+        **{name: values[name] for name in _PLANNED if name not in ("metrics", "image_size", "extractors", "options")},
+    )
+
+
+def _metrics(
+    metrics: Sequence[Any], extractors: list[str], options: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[list[Metric], list[str]]:
+    """The metrics, and the reported names in the order in which they were asked for."""
+    if not metrics:
+        raise ValueError("`metrics` is empty. Name at least one, for example `metrics=('fid', 'kid')`.")
+    given = [_own_metric(each) for each in metrics]
+    wanted = [each for each in given if isinstance(each, str)]
+    named = _by_name(wanted, extractors, options)
+    own = [each for each in given if not isinstance(each, str)]
+    order = [name for each in given for name in (members(each) if isinstance(each, str) else each.names)]
+    found = [*named, *own]
+    taken: dict[str, Metric] = {}
+    for metric in found:
+        for name in metric.names:
+            if name in taken:
+                raise ValueError(f"Two metrics are called {name!r}. Give each metric a name of its own.")
+            taken[name] = metric
+        for extractor in metric.extractors():
+            if extractor not in extractors and extractor not in open_clip_names():
+                raise ValueError(
+                    f"Metric {metric.name!r} reads extractor {extractor!r}, which is not known (known: "
+                    f"{', '.join(extractors)}). Pass your own as `extractors={{{extractor!r}: module}}`."
+                )
+    return found, list(dict.fromkeys(order))
+
+
+def _own_metric(value: Any) -> Any:
+    """A metric of the user's from an object, a class or an import path; catalogue names stay as they are."""
+    found = _imported(value) if isinstance(value, str) and ("." in value or ":" in value) else value
+    return found if isinstance(found, str) else as_metric(found, value)
+
+
+def _imported(path: str) -> Any:
+    """What an import path names; a name with the dots of an open_clip network is no path and stays."""
+    try:
+        return resolve_object(path, "metrics")
+    except ValueError:
+        if path.startswith(tuple(f"{name}_" for name, entry in METRICS.items() if entry.suffixed)):
+            return path
+        raise
+
+
+def _by_name(names: list[str], extractors: list[str], options: Mapping[str, Mapping[str, Any]] | None) -> list[Metric]:
+    """Look metrics up; open_clip, which takes seconds to import, is asked for its names only if all others fail."""
+    try:
+        return metrics_by_name(names, extractors, options)
+    except ValueError as error:
+        unknown = error
+    try:
+        return metrics_by_name(names, [*extractors, *open_clip_names()], options)
+    except ValueError:
+        raise unknown from None
+
+
+def _check_networks(metrics: Iterable[Metric]) -> None:
+    """Raise if a metric needs a distance that is unknown.
+
+    Raises:
+        TypeError: If it is not callable.
+        ValueError: If it is unknown.
+    """
+    known = {name for metric in metrics for name in metric.extractors()}
+    for metric in metrics:
+        for key, value in metric.networks().items():
+            if isinstance(value, str) and value in (*PAIR_NETWORKS, *known):
+                continue
+            if isinstance(value, str) and "." not in value and ":" not in value:
+                raise ValueError(
+                    f"Metric {metric.name!r} needs the similarity {value!r}, but known are {', '.join(PAIR_NETWORKS)} "
+                    f"and the extractors of other metrics ({', '.join(sorted(known)) or 'none'}). A callable (images, "
+                    "images) -> (N,) or its import path will do, too."
+                )
+            found: Callable[..., Any] = resolve_object(value, key)
+            if not callable(found):
+                raise TypeError(
+                    f"The {key} of metric {metric.name!r} must be a name or a callable (images, images) -> (N,), but "
+                    f"got {type(found).__name__}."
+                )

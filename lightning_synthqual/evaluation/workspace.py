@@ -1,0 +1,157 @@
+"""Where an evaluation happens: its processes, its device, its networks, and who hears how far it is."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_synthqual.distributed import Ranks
+from lightning_synthqual.evaluation.plan import Plan
+from lightning_synthqual.extractors.base import Extractor, Identity
+from lightning_synthqual.extractors.cache import FeatureCache
+from lightning_synthqual.extractors.pairs import PairNetwork
+from lightning_synthqual.extractors.registry import PAIRS, load_configured, load_configured_pair
+from lightning_synthqual.importing import resolve_object
+from lightning_synthqual.metrics.base import Metric
+from lightning_synthqual.metrics.shard import Shard
+from lightning_synthqual.metrics.views import Runtime
+from lightning_synthqual.precision import full_precision
+from lightning_synthqual.reporting.progress import Progress, Silent
+
+_log = logging.getLogger(__name__)
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+class SharedCache:
+    """Cached tensors that all processes find, or none.
+
+    Args:
+        directory: Folder of the files; ``None``: the default one.
+        ranks: The processes.
+        device: Device of the tensors.
+        used: Whether anything is read or written.
+    """
+
+    def __init__(self, directory: str | Path | None, ranks: Ranks, device: torch.device, used: bool) -> None:
+        self.used = used
+        self._files = FeatureCache(directory)
+        self._ranks = ranks
+        self._device = device
+
+    def load(
+        self, fingerprint: str, identity: Identity, *, rows: int | None = None, probe: Tensor | None = None
+    ) -> dict[str, Tensor] | None:
+        """Tensors of a data set by name, as `FeatureCache.load` finds them on every process."""
+        if not self.used:
+            return None
+        found = self._files.load(fingerprint, identity, rows=rows, probe=probe)
+        if not all(self._ranks.gather_objects(found is not None)) or found is None:
+            return None
+        return {name: tensor.to(self._device) for name, tensor in found.items()}
+
+    def save(
+        self, fingerprint: str, identity: Identity, tensors: Mapping[str, Tensor], *, probe: Tensor | None = None
+    ) -> None:
+        """Write tensors, once on each machine."""
+        if self.used and self._ranks.leads_node:
+            self._files.save(fingerprint, identity, tensors, probe=probe)
+
+
+class Workspace:
+    """What every part of an evaluation uses.
+
+    Args:
+        plan: Plan of what to measure.
+        ranks: The processes.
+        device: Device for extraction and scoring.
+        progress: Progress display of the first process.
+        use_cache: Whether to read and write cached features.
+
+    Attributes:
+        cache: Features that were extracted before.
+        extractors: Networks that turn images into features, by name; loaded by ``load_networks``.
+        pairs: Networks that compare two images, by name.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        ranks: Ranks,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+        use_cache: bool = True,
+    ) -> None:
+        self.plan = plan
+        self.ranks = ranks
+        # Scores need float64, which Apple's GPUs do not have.
+        self.device = torch.device("cpu" if torch.device(device).type == "mps" else device)
+        self.progress: Progress = progress if progress is not None and ranks.rank == 0 else Silent()
+        self.cache = SharedCache(plan.cache_dir, ranks, self.device, use_cache)
+        self.shard = Shard(ranks.rank, ranks.world_size, ranks.total)
+        self.extractors: dict[str, Extractor] = {}
+        self.pairs: dict[str, PairNetwork] = {}
+        self._distances: dict[Any, Distance] = {}
+        self._warned: set[str] = set()
+
+    def warn(self, message: str | None) -> None:
+        """Give a warning once, on one process."""
+        if message is not None and message not in self._warned and self.ranks.rank == 0:
+            _log.warning(message)
+        if message is not None:
+            self._warned.add(message)
+
+    def load_networks(self) -> None:
+        """Load every network that a metric needs, one process of each machine first.
+
+        Raises:
+            FileNotFoundError: If weights are missing.
+        """
+        plan = self.plan
+        with self.ranks.node_leader_first():
+            for name in plan.extractor_names:
+                spec = plan.extractors.get(name)
+                self.extractors[name] = load_configured(name, spec, plan.weights_dir, self.device)
+            for metric in plan.metrics:
+                for value in metric.networks().values():
+                    if value not in self.extractors:
+                        self._distances[value] = self._distance(value)
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """The plan's metrics, able to work here."""
+        return tuple(metric.with_runtime(self._runtime(metric)) for metric in self.plan.metrics)
+
+    def _runtime(self, metric: Metric) -> Runtime:
+        networks = {key: value for key, value in metric.networks().items() if value not in self.extractors}
+        return Runtime(
+            shard=self.shard,
+            device=self.device,
+            networks={key: self._distances[value] for key, value in networks.items()},
+            gather=self._gather,
+            progress=self._stage,
+            warn=self.warn,
+            smoke_test=self.plan.smoke_test,
+        )
+
+    def _gather(self, rows: Tensor | None, indices: Sequence[int], count: int) -> Tensor:
+        return self.ranks.gather_rows(rows, list(indices), count, torch.device("cpu"))
+
+    def _stage(self, name: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+        return self.progress.stage(name, total)
+
+    def _distance(self, value: Any) -> Distance:
+        """A pair network by name, or the user's callable, itself or by import path."""
+        if isinstance(value, str) and value in PAIRS:
+            spec = self.plan.extractors.get(value)
+            self.pairs[value] = load_configured_pair(value, spec, self.plan.weights_dir, self.device)
+            return self.pairs[value].measure
+        function: Distance = resolve_object(value, "distance")
+
+        def measure(one: Tensor, other: Tensor) -> Tensor:
+            with full_precision():
+                return function(one, other)
+
+        return measure
