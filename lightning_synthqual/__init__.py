@@ -5,11 +5,26 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_synthqual.__about__ import __version__
 from lightning_synthqual.evaluation import Report, evaluate
+from lightning_synthqual.images.source import Images
+from lightning_synthqual.metrics import FeatureMetric, ImageMetric, Metric, Score, TorchMetric
 
 if TYPE_CHECKING:
     from lightning_synthqual.callbacks import QualityCheckpoint, QualityMonitor, QualityStopping
 
-__all__ = ["QualityCheckpoint", "QualityMonitor", "QualityStopping", "Report", "__version__", "evaluate"]
+__all__ = [
+    "FeatureMetric",
+    "ImageMetric",
+    "Images",
+    "Metric",
+    "QualityCheckpoint",
+    "QualityMonitor",
+    "QualityStopping",
+    "Report",
+    "Score",
+    "TorchMetric",
+    "__version__",
+    "evaluate",
+]
 
 
 def __getattr__(name: str) -> Any:

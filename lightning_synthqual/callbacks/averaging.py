@@ -1,24 +1,33 @@
-"""The weights that Lightning's WeightAveraging averages, whichever of the two callbacks stands first."""
+"""The weights that Lightning's WeightAveraging averages, whichever of the two callbacks stands first in the list."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_synthqual.callbacks.lightning import average_model, callbacks_of, is_averaging, reorder_callbacks
 from lightning_synthqual.images.sampling import OWN_WEIGHTS
 
 
-def stand_behind_averaging(trainer: Trainer, callback: Callback) -> None:
-    """Move a callback behind WeightAveraging, which at each hook has then done its part: averaged, or swapped back."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    averaging = _averaging(callbacks)
-    if averaging is not None and callbacks.index(averaging) > callbacks.index(callback):
-        others = [other for other in callbacks if other is not callback]
-        others.insert(others.index(averaging) + 1, callback)
-        trainer.callbacks = others  # type: ignore[attr-defined]  # a new list: Lightning may be iterating over the old
+def move_behind_averaging(trainer: Trainer, callbacks: Sequence[Callback]) -> None:
+    """Move callbacks behind WeightAveraging, which in each hook has then averaged, or swapped weights back.
+
+    Args:
+        trainer: The trainer.
+        callbacks: Those that have to stand behind; they keep their order among each other.
+    """
+    present = callbacks_of(trainer)
+    averaging = _averaging(trainer)
+    if averaging is None:
+        return
+    others = [other for other in present if other not in callbacks]
+    behind = others.index(averaging) + 1
+    if any(present.index(callback) < present.index(averaging) for callback in callbacks):
+        moved = [other for other in present if other in callbacks]
+        reorder_callbacks(trainer, [*others[:behind], *moved, *others[behind:]])
 
 
 @contextmanager
@@ -26,10 +35,10 @@ def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[s
     """Put averaged weights into the module, if there are any, and its own back afterwards.
 
     Yields:
-        Whose weights the module has, for the protocol.
+        Description of the weights that the module has, for the protocol.
     """
-    averaging = _averaging(trainer.callbacks)  # type: ignore[attr-defined]
-    average = getattr(averaging, "_average_model", None)
+    averaging = _averaging(trainer)
+    average = average_model(averaging)
     if average is None or int(average.n_averaged) == 0:
         yield OWN_WEIGHTS
         return
@@ -40,10 +49,23 @@ def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[s
         _swap(average.module, pl_module)
 
 
-def _averaging(callbacks: list[Any]) -> Any | None:
-    # By name: the class exists since Lightning 2.6, and once in each of Lightning's two packages.
-    named = (cb for cb in callbacks if any(kind.__name__ == "WeightAveraging" for kind in type(cb).__mro__))
-    return next(named, None)
+def save_own_weights_before_the_first_average(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let a checkpoint hold the module's weights as long as WeightAveraging has not averaged any.
+
+    Until then its average is a copy of the weights at the start of the fit, which nobody scores, and which the first
+    average replaces. So a training that is resumed from the checkpoint goes on as if this had not been done.
+
+    Args:
+        trainer: The trainer.
+        checkpoint: The checkpoint, in which WeightAveraging has put the average in the place of the weights.
+    """
+    average = average_model(_averaging(trainer))
+    if average is not None and int(average.n_averaged) == 0 and "current_model_state" in checkpoint:
+        checkpoint["state_dict"] = checkpoint["current_model_state"]
+
+
+def _averaging(trainer: Trainer) -> Callback | None:
+    return next((callback for callback in callbacks_of(trainer) if is_averaging(callback)), None)
 
 
 @torch.no_grad()
@@ -54,6 +76,6 @@ def _swap(first: torch.nn.Module, second: torch.nn.Module) -> None:
         itertools.chain(second.parameters(), second.buffers()),
         strict=True,
     ):
-        kept = one.data.clone()
+        copied = one.data.clone()
         one.data.copy_(other.data)
-        other.data.copy_(kept)
+        other.data.copy_(copied)

@@ -1,33 +1,47 @@
-"""Keeping the best checkpoints by quality: each evaluation is considered once."""
+"""Saves the best checkpoints by quality: each evaluation is considered once."""
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_synthqual.callbacks.monitor import is_trial
-from lightning_synthqual.callbacks.monitored import check_monitored, resolve_mode
+from lightning_synthqual.callbacks.arguments import CHECKPOINT_RULES
+from lightning_synthqual.callbacks.leftovers import Leftovers
+from lightning_synthqual.callbacks.lightning import BothPackages, ensure_recognised, is_smoke_test, save_top_k, set_mode
+from lightning_synthqual.callbacks.listener import ReportListener
+from lightning_synthqual.callbacks.monitor import QualityMonitor, monitors_of
+from lightning_synthqual.callbacks.monitored import check_monitored, find_mode, known_mode
+from lightning_synthqual.checking import check_all
 from lightning_synthqual.evaluation.report import Report
 
 
-class QualityCheckpoint(ModelCheckpoint):
+class QualityCheckpoint(BothPackages, ReportListener, ModelCheckpoint):
     """A `ModelCheckpoint` that saves when, and only when, a `QualityMonitor` has evaluated.
+
+    A file holds the weights that were scored. Where it cannot, because another callback exchanges the weights between
+    the evaluation and the saving, a warning says so. Files that a killed run has saved after the checkpoint from which
+    it is resumed are removed once the run has come as far again.
 
     Args:
         monitor: The logged name, for example ``"quality/fid"``.
-        mode: ``"min"`` or ``"max"``; ``None``: the metric's own direction.
+        mode: ``"min"`` or ``"max"``; ``None``: the metric's own direction, if it has one.
         save_top_k: How many of the best to keep; -1: all.
-        dirpath: Where; as in ``ModelCheckpoint``.
-        filename: As in ``ModelCheckpoint``.
+        dirpath: Directory of the files, as in ``ModelCheckpoint``.
+        filename: Pattern of their names, as in ``ModelCheckpoint``.
         save_last: As in ``ModelCheckpoint``.
         save_weights_only: As in ``ModelCheckpoint``.
         auto_insert_metric_name: As in ``ModelCheckpoint``.
         verbose: As in ``ModelCheckpoint``.
 
     Raises:
-        ValueError: If ``mode`` is needed and missing.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has an impossible value; at the start of a fit, if nothing logs the name, or
+            ``mode`` is needed and missing.
 
     Example:
         >>> QualityCheckpoint(monitor="quality/recall", save_top_k=3).mode
@@ -39,53 +53,101 @@ class QualityCheckpoint(ModelCheckpoint):
         monitor: str,
         mode: Literal["min", "max"] | None = None,
         save_top_k: int = 1,
-        dirpath: str | None = None,
+        dirpath: str | Path | None = None,
         filename: str | None = None,
         save_last: bool | Literal["link"] | None = None,
         save_weights_only: bool = False,
         auto_insert_metric_name: bool = True,
         verbose: bool = False,
     ) -> None:
-        super().__init__(
-            monitor=monitor,
-            mode=resolve_mode(monitor, mode),
-            save_top_k=save_top_k,
-            dirpath=dirpath,
-            filename=filename,
-            save_last=save_last,
-            save_weights_only=save_weights_only,
-            auto_insert_metric_name=auto_insert_metric_name,
-            verbose=verbose,
-        )
-        self._fresh: dict[str, Tensor] | None = None
+        checked = check_all(locals(), CHECKPOINT_RULES)
+        self._direction = known_mode(monitor, mode)
+        super().__init__(**{**checked, "mode": self._direction or "min"})
+        self._fresh: tuple[QualityMonitor, Report] | None = None
+        self._saving = False
+        self._warned = False
+        self._leftovers = Leftovers()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._direction is None:  # before a state is loaded
+            self._direction = find_mode(trainer, str(self.monitor))
+            set_mode(self, self._direction or "min")
+        super().setup(trainer, pl_module, stage)
+        ensure_recognised(trainer, self)
+        if stage == "fit":  # before any callback reads data
+            check_monitored(trainer, str(self.monitor), self._direction, "QualityCheckpoint")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), **self._leftovers.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._leftovers.load(state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        check_monitored(trainer, str(self.monitor), "QualityCheckpoint")
+        if trainer.is_global_zero and not is_smoke_test(trainer):
+            self._leftovers.find(self, trainer)
 
     def on_quality_report(self, trainer: Trainer, prefix: str, report: Report) -> None:
-        """Take note of a fresh evaluation; called by the `QualityMonitor` on every process."""
-        scalars = {f"{prefix}/{name}": torch.tensor(value) for name, value in report.scalars.items()}
-        if self.monitor in scalars:
-            self._fresh = scalars
+        """Note an evaluation, to be saved in the next hook in which checkpoints may be saved."""
+        if str(self.monitor).rpartition("/")[0] != prefix or self._scores(report).get(str(self.monitor)) is None:
+            return
+        monitor = next(monitor for monitor in monitors_of(trainer) if monitor.prefix == prefix)
+        self._fresh = monitor, report
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._saving:
+            self._compare(trainer, checkpoint["state_dict"])
 
     # Lightning calls checkpoint callbacks last, so in these hooks every other callback's state is up to date.
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self._save_if_fresh(trainer)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        self._save_if_fresh(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save_if_fresh(trainer)
+        self._save_if_fresh(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save_if_fresh(trainer)
+        self._save_if_fresh(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save_if_fresh(trainer)
+        self._save_if_fresh(trainer, pl_module)
 
-    def _save_if_fresh(self, trainer: Trainer) -> None:
-        if self._fresh is None or is_trial(trainer):
+    def _scores(self, report: Report) -> dict[str, Tensor]:
+        prefix = str(self.monitor).rpartition("/")[0]
+        return {f"{prefix}/{name}": torch.tensor(value) for name, value in report.scalars.items()}
+
+    def _save_if_fresh(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._fresh is None or is_smoke_test(trainer):
             return
-        candidates = self._monitor_candidates(trainer) | self._fresh
-        self._fresh = None
-        self._save_topk_checkpoint(trainer, candidates)
-        self._save_last_checkpoint(trainer, candidates)
+        monitor, report = self._fresh
+        if trainer.is_global_zero:
+            self._leftovers.remove_passed(trainer)
+        trainer.strategy.barrier("QualityCheckpoint")  # no process looks for free file names before that
+        # Averaging callbacks put their average only into checkpoints that are more than weights.
+        exchanged = monitor.scored_weights(trainer, pl_module) if self.save_weights_only else nullcontext()
+        self._saving = True
+        try:
+            with exchanged:
+                if self.save_weights_only:  # then `on_save_checkpoint` is not called
+                    self._compare(trainer, dict(pl_module.named_parameters()))
+                save_top_k(self, trainer, self._scores(report))
+        finally:
+            self._saving, self._fresh = False, None
+
+    def _compare(self, trainer: Trainer, state: dict[str, Tensor]) -> None:
+        """Warn if the weights that are about to be saved are not those that were scored."""
+        assert self._fresh is not None
+        monitor, report = self._fresh
+        scored, saved = report.protocol["sampling"].get("weights_checksum"), monitor.checksum_in(state)
+        if scored is None or saved is None or scored == saved or self._warned:
+            return
+        self._warned = True
+        rank_zero_warn(
+            f"`QualityCheckpoint(monitor={self.monitor!r})` saves other weights at global step {trainer.global_step} "
+            f"than those that were scored at step {report.step} (checksum {saved}, not {scored}), so the score does "
+            "not belong to the file. Another callback exchanges the weights between evaluation and saving, as moving "
+            "averages (EMA) do around validation. Give the weights that are saved to the monitor by "
+            "`QualityMonitor(model=...)`, or evaluate outside validation by `every_n_epochs` or "
+            "`every_n_train_batches`."
+        )

@@ -1,38 +1,45 @@
-"""What callbacks that act on a score have in common."""
-
-from typing import Literal
+"""What callbacks that act on one score have in common."""
 
 from lightning.pytorch import Trainer
 
-from lightning_synthqual.callbacks.monitor import QualityMonitor
-from lightning_synthqual.metrics.names import direction
+from lightning_synthqual.callbacks.monitor import monitors_of
+from lightning_synthqual.metrics.base import Direction, Metric
+from lightning_synthqual.metrics.catalogue import direction, direction_of, owner
 
 
-def resolve_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["min", "max"]:
-    """Return ``mode``, or the direction of the metric that ``monitor`` (``"<prefix>/<metric>"``) names.
+def known_mode(monitor: str, mode: Direction | None) -> Direction | None:
+    """Return ``mode``, or the direction of the catalogue metric that ``monitor`` (``"<prefix>/<metric>"``) names.
+
+    ``None`` if there is no such metric: those of users are known when there is a trainer.
+    """
+    return mode or direction(monitor.rpartition("/")[2])
+
+
+def find_mode(trainer: Trainer, monitor: str) -> Direction | None:
+    """Return the direction of the metric that logs ``monitor``, if there is one and it has one."""
+    metric = _logged_by(trainer, monitor)
+    return None if metric is None else direction_of(metric, monitor.rpartition("/")[2])
+
+
+def check_monitored(trainer: Trainer, monitor: str, mode: Direction | None, who: str) -> None:
+    """Raise unless a `QualityMonitor` of the trainer logs ``monitor``, and it is known which values are better.
 
     Raises:
-        ValueError: If neither says.
+        ValueError: With the names that are logged, or with what to say about the direction.
     """
-    found = mode or direction(monitor.rpartition("/")[2])
-    if found not in ("min", "max"):
-        given = (
-            f"`mode` must be 'min' or 'max', but got {mode!r}" if mode else f"The direction of {monitor!r} is unknown"
-        )
-        raise ValueError(f"{given}. Give a logged name such as 'quality/fid', or `mode='min'` or `mode='max'`.")
-    return found
-
-
-def check_monitored(trainer: Trainer, monitor: str, who: str) -> None:
-    """Raise unless a `QualityMonitor` of the trainer logs ``monitor``.
-
-    Raises:
-        ValueError: It names what is logged.
-    """
-    monitors = [cb for cb in trainer.callbacks if isinstance(cb, QualityMonitor)]  # type: ignore[attr-defined]
-    names = [f"{cb.prefix}/{metric.name}" for cb in monitors for metric in cb.settings.resolved]
-    # What the study of pairs reports depends on its options.
-    open_ended = tuple(name + "_" for name in names if name.rpartition("/")[2].startswith("pairs"))
-    if monitor.removesuffix("_std") not in names and not monitor.startswith(open_ended):
+    if _logged_by(trainer, monitor) is None:
+        names = [f"{each.prefix}/{name}" for each in monitors_of(trainer) for name in each.plan.names]
         logged = f"Logged are: {', '.join(names)}" if names else "The trainer has no QualityMonitor: add one"
         raise ValueError(f"`{who}(monitor={monitor!r})` waits for a score that nothing logs. {logged}.")
+    if mode is None:
+        raise ValueError(
+            f"The direction of {monitor!r} is unknown: it is no metric of which smaller or larger values are better. "
+            f"Give `{who}` a logged name such as 'quality/fid', or `mode='min'` or `mode='max'`."
+        )
+
+
+def _logged_by(trainer: Trainer, monitor: str) -> Metric | None:
+    prefix, _, name = monitor.rpartition("/")
+    return owner(
+        [metric for each in monitors_of(trainer) if each.prefix == prefix for metric in each.plan.metrics], name
+    )

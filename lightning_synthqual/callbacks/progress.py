@@ -1,4 +1,4 @@
-"""Bars for the stages of an evaluation, in the style of the trainer's own."""
+"""Progress bars for the stages of an evaluation, in the style of the trainer's own."""
 
 import sys
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ _BELOW = 2  # lines that the trainer's own bars take
 
 
 def progress_of(trainer: Trainer, prefix: str) -> Progress:
-    """Bars like those of the trainer; silence where it shows none.
+    """Progress bars like those of the trainer; none where it shows none.
 
     Args:
         trainer: The trainer.
-        prefix: Before the names of the stages.
+        prefix: Text before the names of the stages.
     """
     bar: Any = trainer.progress_bar_callback
     if bar is None or bar.is_disabled:
@@ -33,11 +33,11 @@ def progress_of(trainer: Trainer, prefix: str) -> Progress:
 
 
 class RichBars:
-    """Bars among those of a ``RichProgressBar``, or of their own where that one is not up.
+    """Progress bars in the display of a ``RichProgressBar``, or in one of their own while that one is not shown.
 
     Args:
         bar: The trainer's ``RichProgressBar``.
-        prefix: Before the names of the stages.
+        prefix: Text before the names of the stages.
     """
 
     def __init__(self, bar: Any, prefix: str) -> None:
@@ -46,7 +46,7 @@ class RichBars:
 
     @contextmanager
     def stage(self, name: str, total: int | None) -> Iterator[Advance]:
-        """A stage as a bar, gone when it is done."""
+        """Show a bar that disappears when the stage is done."""
         from rich.progress import Progress as Display
 
         with ExitStack() as stack:

@@ -1,8 +1,9 @@
-"""When an evaluation is due: a pure answer."""
+"""When an evaluation is due."""
 
 from dataclasses import dataclass
 
-from lightning_synthqual.evaluation.settings import check_count
+from lightning_synthqual.callbacks.arguments import SCHEDULE_RULES
+from lightning_synthqual.checking import check_all
 
 
 @dataclass(frozen=True)
@@ -10,17 +11,15 @@ class Schedule:
     """When to evaluate; without any setting at the end of each validation, or of each epoch where there is none.
 
     Args:
-        every_n_epochs: Evaluate at the end of each n-th epoch.
-        every_n_train_batches: Evaluate after each n-th training batch, counted over the whole run.
+        every_n_epochs: Period in epochs, evaluated at their ends.
+        every_n_train_batches: Period in training batches, counted over the whole run.
     """
 
     every_n_epochs: int | None = None
     every_n_train_batches: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None:
-                check_count(name, value)
+        check_all(vars(self), SCHEDULE_RULES)
 
     @property
     def _default(self) -> bool:

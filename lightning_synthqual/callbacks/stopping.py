@@ -7,8 +7,13 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_synthqual.callbacks.monitored import check_monitored, resolve_mode
+from lightning_synthqual.callbacks.arguments import STOPPING_RULES
+from lightning_synthqual.callbacks.lightning import BothPackages, logged_step
+from lightning_synthqual.callbacks.listener import ReportListener
+from lightning_synthqual.callbacks.monitored import check_monitored, find_mode, known_mode
+from lightning_synthqual.checking import check_all
 from lightning_synthqual.evaluation.report import Report
+from lightning_synthqual.metrics.base import Direction
 
 
 class StoppingReason(Enum):
@@ -18,21 +23,27 @@ class StoppingReason(Enum):
     PATIENCE = "no improvement"
     STOPPING_THRESHOLD = "good enough"
     DIVERGENCE_THRESHOLD = "diverged"
+    FAILURE = "failed evaluation"
 
 
-class QualityStopping(Callback):
+class QualityStopping(BothPackages, ReportListener, Callback):
     """Stops training on a score of a `QualityMonitor`; acts once per evaluation, in whatever hook it ran.
+
+    An evaluation that failed or in which the score is undefined does not count towards ``patience``.
 
     Args:
         monitor: The logged name, for example ``"quality/fid"``.
-        mode: ``"min"`` or ``"max"``; ``None``: the metric's own direction.
+        mode: ``"min"`` or ``"max"``; ``None``: the metric's own direction, if it has one.
         patience: Evaluations without improvement after which training stops.
         min_delta: Smallest change that counts as an improvement.
         stopping_threshold: Stop as soon as the score is better than this.
         divergence_threshold: Stop as soon as the score is worse than this.
+        stop_on_failure: Whether to stop as soon as an evaluation fails; it needs a monitor with ``on_error="warn"``.
 
     Raises:
-        ValueError: If an argument has an impossible value, or ``mode`` is needed and missing.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has an impossible value; at the start of a fit, if nothing logs the name, or
+            ``mode`` is needed and missing.
 
     Example:
         >>> QualityStopping(monitor="quality/fid", patience=5, stopping_threshold=8.0).mode
@@ -47,22 +58,24 @@ class QualityStopping(Callback):
         min_delta: float = 0.0,
         stopping_threshold: float | None = None,
         divergence_threshold: float | None = None,
+        stop_on_failure: bool = False,
     ) -> None:
         super().__init__()
-        if patience < 1:
-            raise ValueError(f"`patience` must be at least 1 evaluation, but got {patience}.")
-        if min_delta < 0:
-            raise ValueError(f"`min_delta` must not be negative, but got {min_delta}.")
+        checked = check_all(locals(), STOPPING_RULES)
         self.monitor = monitor
-        self.mode = resolve_mode(monitor, mode)
-        self.patience = patience
-        self.min_delta = min_delta
-        self.stopping_threshold = stopping_threshold
-        self.divergence_threshold = divergence_threshold
+        self.patience: int = checked["patience"]
+        self.min_delta: float = checked["min_delta"]
+        self.stopping_threshold: float | None = checked["stopping_threshold"]
+        self.divergence_threshold: float | None = checked["divergence_threshold"]
+        self.stop_on_failure: bool = checked["stop_on_failure"]
         self.wait_count = 0
-        self.best_score = inf if self.mode == "min" else -inf
+        self._set_mode(known_mode(monitor, mode))
         self.stopped_step: int | None = None
         self.reason = StoppingReason.NOT_STOPPED
+
+    def _set_mode(self, mode: Direction | None) -> None:
+        self.mode = mode
+        self.best_score = inf if mode == "min" else -inf
 
     @property
     def state_key(self) -> str:
@@ -87,19 +100,33 @@ class QualityStopping(Callback):
         self.stopped_step = state_dict.get("stopped_step")
         self.reason = StoppingReason[state_dict.get("reason", "NOT_STOPPED")]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        check_monitored(trainer, self.monitor, "QualityStopping")
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.mode is None:  # before a state is loaded
+            self._set_mode(find_mode(trainer, self.monitor))
+        if stage == "fit":  # before any callback reads data
+            check_monitored(trainer, self.monitor, self.mode, "QualityStopping")
 
     def on_quality_report(self, trainer: Trainer, prefix: str, report: Report) -> None:
-        """Take note of a fresh evaluation; called by the `QualityMonitor` on every process."""
+        """Count an evaluation, and stop the training if it is time to."""
         value = {f"{prefix}/{name}": value for name, value in report.scalars.items()}.get(self.monitor)
         if value is None:
+            self._stop_if_failed(trainer, prefix, report)
             return
         reason = self.decide(value)
         if reason is not StoppingReason.NOT_STOPPED:
-            self.reason, self.stopped_step = reason, report.step
-            trainer.should_stop = True
-            rank_zero_info(self._message(value))
+            self._stop(trainer, reason, report.step, f"{self.monitor} = {value:.4g}, {self._detail(reason)}")
+
+    def on_quality_failure(self, trainer: Trainer, prefix: str, error: Exception) -> None:
+        """Stop the training after an evaluation that failed, if that is wanted."""
+        if self.stop_on_failure and self.monitor.rpartition("/")[0] == prefix:
+            detail = f"the evaluation failed ({type(error).__name__}: {error})"
+            self._stop(trainer, StoppingReason.FAILURE, logged_step(trainer), detail)
+
+    def _stop_if_failed(self, trainer: Trainer, prefix: str, report: Report) -> None:
+        """Stop the training if the score is missing because its metric failed, and that is wanted."""
+        failed = report.protocol.get("failed", {})
+        if self.stop_on_failure and failed and self.monitor.rpartition("/")[0] == prefix:
+            self._stop(trainer, StoppingReason.FAILURE, report.step, f"{self.monitor} is missing ({failed})")
 
     def decide(self, value: float) -> StoppingReason:
         """Count an evaluation and say whether training should stop."""
@@ -116,10 +143,14 @@ class QualityStopping(Callback):
     def _better(self, value: float, than: float, margin: float = 0.0) -> bool:
         return value < than - margin if self.mode == "min" else value > than + margin
 
-    def _message(self, value: float) -> str:
-        detail = {
+    def _stop(self, trainer: Trainer, reason: StoppingReason, step: int | None, detail: str) -> None:
+        self.reason, self.stopped_step = reason, step
+        trainer.should_stop = True
+        rank_zero_info(f"Stopping at step {step}: {detail}.")
+
+    def _detail(self, reason: StoppingReason) -> str:
+        return {
             StoppingReason.PATIENCE: f"no improvement on {self.best_score:.4g} in {self.wait_count} evaluations",
             StoppingReason.STOPPING_THRESHOLD: f"better than the threshold {self.stopping_threshold}",
             StoppingReason.DIVERGENCE_THRESHOLD: f"worse than the threshold {self.divergence_threshold}",
-        }[self.reason]
-        return f"Stopping at step {self.stopped_step}: {self.monitor} = {value:.4g}, {detail}."
+        }[reason]

@@ -12,12 +12,12 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping
+from lightning_synthqual import Metric, QualityCheckpoint, QualityMonitor, QualityStopping
+from lightning_synthqual.callbacks import ReportListener
 from lightning_synthqual.evaluation.evaluator import Evaluator
-from lightning_synthqual.evaluation.scoring import Scoring
-from lightning_synthqual.reporting import files, loggers
+from lightning_synthqual.reporting import files
 
-STAGES = ("sampling", "extraction", "scoring", "half a row", "reported")
+STAGES = ("sampling", "extraction", "scoring", "half a row", "reported", "saved", "replaced")
 
 
 class Generator(pl.LightningModule):
@@ -61,21 +61,24 @@ def sampler(module, n, generator):
     return module(torch.randn(n, 4, generator=generator))
 
 
-class Listener(pl.Callback):
+class Listener(ReportListener, pl.Callback):
     def on_quality_report(self, *_) -> None:
         Killer.at("reported")
 
 
+class KillingMetric(Metric):
+    def score(self, state, fake):
+        Killer.at("scoring")
+        return 0.0
+
+
 def install_killers() -> None:
-    evaluate, score, append = Evaluator.evaluate, Scoring.score, files.append_report
+    evaluate, append = Evaluator.evaluate, files.append_report
+    remove, save = QualityCheckpoint._remove_checkpoint, QualityCheckpoint._save_if_fresh
 
     def counting(self, *args, **kwargs):
         Killer.evaluations += 1
         return evaluate(self, *args, **kwargs)
-
-    def killing(self, *args):
-        Killer.at("scoring")
-        return score(self, *args)
 
     def half(directory, report):
         if Killer.stage == "half a row" and Killer.evaluations == 3:
@@ -84,7 +87,16 @@ def install_killers() -> None:
         Killer.at("half a row")
         append(directory, report)
 
-    Evaluator.evaluate, Scoring.score, loggers.append_report = counting, killing, half
+    def removing(self, *args):
+        Killer.at("saved")
+        remove(self, *args)
+
+    def saving(self, *args):
+        save(self, *args)
+        Killer.at("replaced")
+
+    QualityCheckpoint._remove_checkpoint, QualityCheckpoint._save_if_fresh = removing, saving
+    Evaluator.evaluate, files.append_report = counting, half
 
 
 def run(directory: Path, checkpoint: str | None = None) -> pl.Trainer:
@@ -94,7 +106,7 @@ def run(directory: Path, checkpoint: str | None = None) -> pl.Trainer:
     loader = DataLoader(TensorDataset(images), 12)
     quality = QualityMonitor(
         real=TensorDataset(images),
-        metrics=("fd_mine", "kd_mine"),
+        metrics=("fd_mine", KillingMetric("scored", extractor="mine"), "kd_mine"),
         extractors={"mine": Pixels()},
         sampler=sampler,
         num_samples=40,

@@ -125,11 +125,11 @@ def test_mlflow_gets_pictures_and_files(fit, tmp_path, monkeypatch, caplog):
 
 
 def test_everything_is_on_disk_whatever_the_logger(fit, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("lightning_synthqual.reporting.loggers._said", set())
+    monkeypatch.setattr("lightning_synthqual.reporting.loggers._announced", set())
     with caplog.at_level(logging.INFO, logger="lightning_synthqual"):
         reports = fit(CSVLogger(tmp_path, name="run", version=0))
     folder = tmp_path / "run" / "version_0"
-    assert caplog.text.count("CSVLogger takes scalars only; pictures and tables are in") == 1
+    assert caplog.text.count("CSVLogger takes scalars only; figures and tables are in") == 1
     lines = [json.loads(line) for line in (folder / "reports.jsonl").read_text().splitlines()]
     assert [line["scalars"] for line in lines] == [report.scalars for report in reports]
     for report in reports:
@@ -157,7 +157,7 @@ def test_one_line_tells_scores_seconds_and_share(fit, caplog):
     assert len(lines) == 2
     for line in lines:
         assert "fd_mine" in line
-        assert "closer_to_train_mine " in line
+        assert "copy_fraction_mine " in line
         assert "train_distance_q01" not in line
         assert "sampling " in line
         assert "total " in line

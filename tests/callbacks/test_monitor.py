@@ -17,10 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import QualityMonitor, Report, evaluate
+from lightning_synthqual.callbacks import ReportListener
 from lightning_synthqual.extractors.base import Extractor, Identity
 
 
-class Probe(Callback):
+class Probe(ReportListener, Callback):
     """Remembers where evaluations happened."""
 
     def __init__(self):
@@ -232,7 +233,7 @@ def test_every_report_is_on_disk_with_its_pictures(tiny_gan, monitor, trainer, l
     lines = (tmp_path / "logs/lightning_logs/version_0/reports.jsonl").read_text().splitlines()
     assert [Report.from_json(line) for line in lines] == quality.reports
     row = json.loads(lines[0])
-    assert set(row) == {"step", "epoch", "scalars", "protocol", "timings"}
+    assert set(row) == {"schema", "step", "epoch", "scalars", "protocol", "timings"}
     metrics = ("fd_wavelet", "kd_pixels", "recall_wavelet")
     assert {name + suffix for name in metrics for suffix in ("", "_std")} == set(row["scalars"])
     pictures = sorted(path.name for path in tmp_path.rglob("samples/*.png"))
@@ -365,12 +366,12 @@ def test_held_out_images_give_floors_and_gaps(tiny_gan, monitor, trainer, loader
     assert beside == {name for name in last.scalars if name.endswith(("_floor", "_gap"))}
     assert first.scalars["fd_wavelet_floor"] == last.scalars["fd_wavelet_floor"]
     assert first.scalars["kd_pixels_gap"] != last.scalars["kd_pixels_gap"]
-    assert last.protocol["counterpart"]["role"] == "held_out"
+    assert last.protocol["other_real"]["role"] == "held_out"
 
 
 def test_published_protocols_show_their_counts_before_the_training(tiny_gan, monitor, trainer, loader, monkeypatch):
     network = Extractor(torch.nn.Flatten(), Identity("inception", "custom", "none"))
-    monkeypatch.setattr("lightning_synthqual.evaluation.networks.load_configured", lambda *_: network)
+    monkeypatch.setattr("lightning_synthqual.evaluation.workspace.load_configured", lambda *_: network)
     with pytest.raises(ValueError, match=r"fid50k_full is a published protocol.*Set `num_samples=50000`"):
         trainer(monitor(metrics=("fid50k_full",))).fit(tiny_gan(), loader)
     trainer(monitor(metrics=("fid50k_full",)), fast_dev_run=True).fit(tiny_gan(), loader)
@@ -402,6 +403,16 @@ def test_model_getter_samples_from_what_it_returns(tiny_gan, monitor, trainer, l
     trainer(plain, max_epochs=1).fit(tiny_gan(), loader)
     trainer(getter, max_epochs=1).fit(tiny_gan(), loader)
     assert getter.reports[0].scalars == pytest.approx(plain.reports[0].scalars)
+    assert getter.reports[0].protocol["sampling"]["model"]["name"] == f"{__name__}.average_weights"
+    assert "model" not in plain.reports[0].protocol["sampling"]
+
+
+def test_a_module_in_the_place_of_a_getter_is_an_error_at_once(monitor):
+    with pytest.raises(
+        TypeError,
+        match=r"`model` must be a function `model\(pl_module\) .*model=lambda pl_module",
+    ):
+        monitor(model=torch.nn.Linear(1, 1))
 
 
 def test_a_users_network_as_extractor(tiny_gan, monitor, trainer, loader):
@@ -421,7 +432,7 @@ def test_a_users_network_as_extractor(tiny_gan, monitor, trainer, loader):
 
 def test_the_callback_pickles(monitor):
     quality = pickle.loads(pickle.dumps(monitor()))
-    assert quality.settings.resolved[0].name == "fd_wavelet"
+    assert quality.plan.names[0] == "fd_wavelet"
 
 
 @pytest.mark.parametrize(
@@ -471,8 +482,7 @@ def wrong_device(module, n, generator):
     ("arguments", "error", "message"),
     [
         ({"sampler": constant(float("nan"))}, ValueError, "NaN"),
-        ({"sampler": levels}, ValueError, r"image_range=\(0.0, 255.0\)"),
-        ({"sampler": negative, "image_range": (0, 1), "real_range": (-1, 1)}, ValueError, r"image_range=\(-1.0, 1.0\)"),
+        ({"image_range": (0, 1)}, ValueError, r"`real_range=\(-1.0, 1.0\)`"),
         ({"sampler": constant(0.0, channels=4)}, ValueError, "4 channels"),
         ({"sampler": lambda module, n, generator: None}, TypeError, "NoneType"),
         ({"sampler": wrong_device}, RuntimeError, "generator=generator"),
@@ -498,7 +508,7 @@ def test_bad_input_is_an_error_at_fit_start(tiny_gan, monitor, trainer, loader, 
 
 def test_an_empty_folder_is_an_error(tiny_gan, monitor, trainer, loader, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds no images"):
         trainer(monitor(real=tmp_path / "empty")).fit(tiny_gan(), loader)
 
 
@@ -534,13 +544,30 @@ def test_a_collapsed_generator_gets_defined_values(tiny_gan, monitor, trainer, l
 
 
 def test_unlike_sizes_get_a_warning_naming_both(tiny_gan, monitor, trainer, loader, caplog):
-    real = TensorDataset(torch.rand(40, 3, 12, 10))
+    real = TensorDataset(torch.rand(40, 3, 12, 10) * 2 - 1)
     trainer(monitor(real=real)).fit(tiny_gan(), loader)
     assert "12x10" in caplog.text
     assert "8x8" in caplog.text
     caplog.clear()
     trainer(monitor(real=real, image_size=8)).fit(tiny_gan(), loader)
     assert "12x10" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sampler", "declared", "advice"),
+    [
+        (levels, (-1, 1), "pass `image_range=(0.0, 255.0)`"),
+        (negative, (0, 1), "pass `image_range=(-1.0, 1.0)`"),
+        (negative, (0, 255), "pass `image_range=(-1.0, 1.0)`"),  # as an unsquashed generator at its start
+    ],
+)
+def test_a_generator_is_believed_with_one_warning(
+    tiny_gan, monitor, trainer, loader, caplog, sampler, declared, advice
+):
+    quality = monitor(sampler=sampler, image_range=declared, real_range=(-1, 1))
+    trainer(quality, max_epochs=2).fit(tiny_gan(), loader)
+    assert len(quality.reports) == 2
+    assert caplog.text.count(advice) == 1
 
 
 def test_overshoot_is_clamped_and_its_share_reported(tiny_gan, monitor, trainer, loader):

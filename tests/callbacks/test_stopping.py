@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from lightning_synthqual import QualityStopping, Report
 from lightning_synthqual.callbacks.stopping import StoppingReason
@@ -32,8 +33,6 @@ def test_mode_is_the_metrics_own_direction():
     assert QualityStopping("quality/kd_wavelet").mode == "min"
     assert QualityStopping("quality/precision_mine").mode == "max"
     assert QualityStopping("quality/precision", mode="min").mode == "min"
-    with pytest.raises(ValueError, match="direction of 'loss'"):
-        QualityStopping("loss")
 
 
 def test_a_rare_evaluation_does_not_exhaust_the_patience(tiny_gan, monitor, trainer, loader):
@@ -73,12 +72,42 @@ def test_a_monitor_that_nobody_logs_is_an_error_at_fit_start(tiny_gan, monitor, 
         trainer(monitor(), QualityStopping("quality/fid")).fit(tiny_gan(), loader)
     with pytest.raises(ValueError, match="no QualityMonitor"):
         trainer(QualityStopping("quality/fid")).fit(tiny_gan(), loader)
+    with pytest.raises(ValueError, match=r"'loss'.* waits for a score that nothing logs"):
+        trainer(monitor(), QualityStopping("loss")).fit(tiny_gan(), loader)
+    with pytest.raises(ValueError, match="direction of 'quality/kd_pixels_std' is unknown"):
+        trainer(monitor(), QualityStopping("quality/kd_pixels_std")).fit(tiny_gan(), loader)
 
 
 def test_an_undefined_value_is_not_counted(trainer):
     stopping = QualityStopping("quality/fid", patience=1)
     stopping.on_quality_report(trainer(), "quality", Report({"kid": 1.0}, {}))
     assert stopping.wait_count == 0
+
+
+@pytest.mark.parametrize(("stop_on_failure", "epochs"), [(False, 4), (True, 2)])
+def test_it_stops_on_a_failed_evaluation_if_asked_to(
+    tiny_gan, monitor, trainer, loader, caplog, stop_on_failure, epochs
+):
+    def collapsing(module, n, generator):
+        images = module(torch.randn(n, 4, generator=generator))
+        return images if module.trainer.current_epoch < 1 else images * float("nan")
+
+    stopping = QualityStopping("quality/fd_wavelet", patience=1, min_delta=1e9, stop_on_failure=stop_on_failure)
+    other = QualityStopping("other/kd_pixels", patience=9, stop_on_failure=True)
+    quality = monitor(sampler=collapsing, on_error="warn")
+    run = trainer(quality, monitor(prefix="other", metrics=("kd_pixels",)), stopping, other, max_epochs=4)
+    with caplog.at_level("INFO"):
+        run.fit(tiny_gan(), loader)
+    assert len(quality.reports) == 1
+    assert run.current_epoch == epochs
+    assert stopping.wait_count == 0  # a failed evaluation says nothing about improvement
+    expected = StoppingReason.FAILURE if stop_on_failure else StoppingReason.NOT_STOPPED
+    assert stopping.reason is expected
+    assert ("Stopping at step 7: the evaluation failed (ValueError: " in caplog.text) == stop_on_failure
+    assert other.reason is StoppingReason.NOT_STOPPED
+    again = QualityStopping("quality/fd_wavelet", stop_on_failure=True)
+    again.load_state_dict(stopping.state_dict())
+    assert again.reason is expected
 
 
 @pytest.mark.parametrize("arguments", [{"patience": 0}, {"min_delta": -1.0}, {"mode": "best"}])

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -12,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_synthqual import QualityMonitor
+from lightning_synthqual import QualityCheckpoint, QualityMonitor
 
 
 class Generator(pl.LightningModule):
@@ -45,20 +46,23 @@ class Generator(pl.LightningModule):
 
 
 class Writer(pl.Callback):
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, warnings: list[warnings.WarningMessage]) -> None:
         self.output = output
+        self.warnings = warnings
 
-    def on_train_end(self, trainer, pl_module) -> None:
+    def teardown(self, trainer, pl_module, stage) -> None:
         (quality,) = (cb for cb in trainer.callbacks if isinstance(cb, QualityMonitor))
         found = {
             "scalars": [report.scalars for report in quality.reports],
+            "checksums": [report.protocol["sampling"]["weights_checksum"] for report in quality.reports],
+            "warnings": [str(warning.message) for warning in self.warnings],
             "num_samples": [report.protocol["num_samples"] for report in quality.reports],
             "world_size": trainer.world_size,
         }
         (self.output / f"rank{trainer.global_rank}.json").write_text(json.dumps(found))
 
 
-def main() -> None:
+def main(recorded: list[warnings.WarningMessage]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--strategy", default="auto")
@@ -77,6 +81,7 @@ def main() -> None:
         batch_size=16,
         cache_dir=str(args.output / "cache"),
     )
+    keep = QualityCheckpoint("quality/fd_wavelet", dirpath=str(args.output / "best"), save_top_k=-1)
     model_parallel = ModelParallelStrategy(args.data_parallel, args.tensor_parallel, process_group_backend="gloo")
     trainer = pl.Trainer(
         max_epochs=2,
@@ -84,9 +89,8 @@ def main() -> None:
         devices=args.devices,
         num_nodes=args.nodes,
         strategy=model_parallel if args.strategy == "model_parallel" else args.strategy,
-        callbacks=[quality, Writer(args.output)],
+        callbacks=[quality, keep, Writer(args.output, recorded)],
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=str(args.output),
@@ -95,4 +99,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with warnings.catch_warnings(record=True) as recorded:
+        warnings.simplefilter("always")
+        main(recorded)

@@ -19,8 +19,11 @@ def scores(output: Path, processes: int, log: str = "") -> list[dict]:
     assert all(process["world_size"] == processes for process in found)
     assert all(process["num_samples"] == [81, 81] for process in found)
     assert all(process["scalars"] == found[0]["scalars"] for process in found)
+    assert all(process["checksums"] == found[0]["checksums"] for process in found)
+    assert not [message for process in found for message in process["warnings"] if "other weights" in message]
+    assert len(list((output / "best").iterdir())) == 2
     assert len((output / "reports.jsonl").read_text().splitlines()) == 2
-    return found[0]["scalars"]
+    return [{**scalars, "checksum": int(found[0]["checksums"][0], 16)} for scalars in found[0]["scalars"]]
 
 
 def run(output: Path, processes: int, *arguments: str) -> list[dict]:

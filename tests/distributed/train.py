@@ -14,11 +14,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_synthqual import QualityCheckpoint, QualityMonitor, QualityStopping
+from lightning_synthqual import Metric, QualityCheckpoint, QualityMonitor, QualityStopping
+from lightning_synthqual.callbacks import ReportListener
 from lightning_synthqual.evaluation.evaluator import Evaluator
-from lightning_synthqual.evaluation.scoring import Scoring
 
 PIXELS = 3 * 8 * 8
+TRIED = 2  # calls of the sampler before the first evaluation: two images, and a block that is timed
 METRICS = ("fd_wavelet", "kd_pixels", "precision_wavelet", "recall_wavelet", "fd_mine", "ppl_z_full", "ppl2_w_end")
 
 
@@ -78,15 +79,17 @@ def count_collectives() -> list[int]:
     return counts
 
 
-def let_scoring_fail(fails: Callable[[str], bool]) -> None:
-    score = Scoring.score
+class Failing(Metric):
+    """A metric that fails where it is told to."""
 
-    def failing(self, *args):
-        if fails("scoring"):
+    def __init__(self, fails: Callable[[str], bool]) -> None:
+        super().__init__("failing", extractor="wavelet")
+        self.fails = fails
+
+    def score(self, state, fake):
+        if self.fails("scoring"):
             raise ArithmeticError("matrix on fire")
-        return score(self, *args)
-
-    Scoring.score = failing
+        return 0.0
 
 
 def arguments() -> argparse.Namespace:
@@ -99,6 +102,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--on-error", default="raise")
     parser.add_argument("--unwatched", action="store_true")
     parser.add_argument("--slow-logger", action="store_true")
+    parser.add_argument("--unwritable", action="store_true")
     parser.add_argument("--memorization", action="store_true")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -143,6 +147,21 @@ def time_publishing(quality: QualityMonitor) -> list[float]:
     return seconds
 
 
+class Listener(ReportListener, pl.Callback):
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def on_quality_failure(self, trainer, prefix, error) -> None:
+        self.failures.append(str(error))
+
+
+def make_logger(args: argparse.Namespace) -> pl.loggers.CSVLogger | bool:
+    if args.unwritable:  # no file of this name can be made
+        (args.output / "reports.jsonl").mkdir(exist_ok=True)
+        return False
+    return (SlowLogger if args.slow_logger else pl.loggers.CSVLogger)(args.output)
+
+
 def memorization(images: torch.Tensor) -> dict:
     held_out = TensorDataset(images.flip(0)[:53].roll(1, -1))
     return {"held_out": held_out, "metrics": (*METRICS, "memorization_mine", "pairs_mine")}
@@ -167,22 +186,22 @@ def main() -> None:
 
     class Network(nn.Module):
         def forward(self, images):
-            if len(images) > 2 and this_rank_fails("extraction") and calls["sampling"] > 1:
+            if len(images) > 2 and this_rank_fails("extraction") and calls["sampling"] > TRIED:
                 raise MemoryError("extractor on fire")
             return images.float().flatten(1)[:, ::16]
 
     def sampler(sampled, n, generator):
         calls["sampling"] += 1
-        if this_rank_fails("sampling") and calls["sampling"] > 1:
+        if this_rank_fails("sampling") and calls["sampling"] > TRIED:
             raise ValueError("sampler on fire")
         return sampled(torch.randn(n, 4, generator=generator))
 
-    let_scoring_fail(this_rank_fails)
+    failing = [Failing(this_rank_fails)] if args.fail_stage == "scoring" else []
     collectives = count_collectives()
     module = Gan()
     quality = QualityMonitor(
         real=Data(images),
-        **memorization(images) if args.memorization else {"metrics": METRICS},
+        **memorization(images) if args.memorization else {"metrics": (*METRICS, *failing)},
         options={
             "pairs": {"metrics": ("psnr", "mine"), "num_images": 50},
             "feature_space": {"methods": ("pca",)},
@@ -197,13 +216,15 @@ def main() -> None:
     )
     keep = QualityCheckpoint("quality/fd_wavelet", dirpath=str(args.output / "best"))
     stop = QualityStopping("quality/fd_wavelet", patience=2)
+    listener = Listener()
     trainer = pl.Trainer(
         max_epochs=args.epochs,
         accelerator="cpu",
         devices=args.devices,
         strategy="ddp" if args.devices > 1 else "auto",
-        logger=(SlowLogger if args.slow_logger else pl.loggers.CSVLogger)(args.output),
-        callbacks=[] if args.unwatched else [quality, keep, stop],
+        logger=make_logger(args),
+        default_root_dir=args.output,
+        callbacks=[] if args.unwatched else [quality, keep, stop, listener],
         enable_checkpointing=not args.unwatched,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -215,6 +236,8 @@ def main() -> None:
         trainer.fit(module, DataLoader(TensorDataset(images), batch_size=8, shuffle=True))
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {error}"
+    found["failures"] = listener.failures
+    found["checksums"] = [report.protocol["sampling"]["weights_checksum"] for report in quality.reports]
     found["scalars"] = [report.scalars for report in quality.reports]
     found["fingerprints"] = [report.protocol["reference"]["fingerprint"] for report in quality.reports]
     found["pairs"] = [report.tables["pairs_mine"].rows for report in quality.reports if report.tables]
