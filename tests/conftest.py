@@ -1,10 +1,14 @@
-"""Pictures that many tests share."""
+"""Pictures, and a comparison of states, that many tests share."""
 
+import random
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 collect_ignore = ["benchmarks"]  # scripts, which need no collecting
 
@@ -18,3 +22,34 @@ def _pictures(count: int, *size: int, seed: int = 0) -> Tensor:
 def pictures() -> Callable[..., Tensor]:
     """``pictures(count, height, width, seed=)``: random uint8 (count, 3, height, width)."""
     return _pictures
+
+
+_INTERNALS = frozenset(vars(nn.Module()))
+
+
+def _contents(value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        entries = (value._parameters, value._buffers, value._modules)
+        own = {name: each for name, each in vars(value).items() if name not in _INTERNALS}
+        return type(value).__name__, value.training, _contents(own), [_contents(dict(each)) for each in entries]
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype, value.detach().contiguous().numpy().tobytes(), value.requires_grad
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    if isinstance(value, torch.Generator):
+        return _contents(value.get_state())
+    if isinstance(value, np.random.Generator | np.random.RandomState):
+        return str(value.bit_generator.state if isinstance(value, np.random.Generator) else value.get_state())
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, dict):
+        return {name: _contents(each) for name, each in value.items()}
+    if isinstance(value, list | deque | tuple):
+        return [_contents(each) for each in value]
+    return value if isinstance(value, int | float | str | set | None) else type(value)
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Any], Any]:
+    """``contents(value)``: equal for states that are equal to the bit: weights, modes, attributes, generators."""
+    return _contents
