@@ -1,10 +1,10 @@
-"""Shows what each metric sees and what it is blind to, on real pictures with known faults.
+"""Shows what each metric sees and what it is blind to, on real images with known faults.
 
 Patches of four photographs (the Moon, bricks, grass, gravel) are the real data, cut from regions that do not overlap:
-one to train on, one held out, and one that stands for the generated pictures. These are blurred, made noisy, compressed
-or tinted; lack two of the four photographs; repeat themselves; or are in part copies of training pictures. A cell shows
-the value of a metric and, if it is more than three standard errors of the difference away from that of unharmed
-pictures, whether the metric says worse (``-``) or better (``+``). No mark means that the metric does not notice. About
+one to train on, one held out, and one in place of generated images. These are blurred, made noisy, compressed
+or tinted; lack two of the four photographs; repeat themselves; or are in part copies of training images. A cell shows
+the value of a metric and, if it is more than three standard errors of the difference away from that of unchanged
+images, whether the metric says worse (``-``) or better (``+``). No mark means that the metric does not notice. About
 a minute without weights; with ``--extractors inception,clip`` and their weights the published networks are shown too.
 """
 
@@ -65,15 +65,15 @@ def patches(photograph: str, left: int, right: int, stride: int = STRIDE) -> Ten
 
 
 def through_pillow(images: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
-    """Each picture changed by Pillow."""
+    """Each image changed by Pillow."""
     changed = [np.array(change(Image.fromarray(image.permute(1, 2, 0).numpy()))) for image in images]
     return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).contiguous()
 
 
-def compressed(picture: Image.Image, quality: int = 30) -> Image.Image:
-    """A picture as JPEG brings it back."""
+def compressed(image: Image.Image, quality: int = 30) -> Image.Image:
+    """An image as JPEG brings it back."""
     file = BytesIO()
-    picture.save(file, "JPEG", quality=quality)
+    image.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
 
 
@@ -83,7 +83,7 @@ def as_bytes(values: Tensor) -> Tensor:
 
 
 def faults(train: Tensor, fresh: Tensor, seed: int = 0) -> dict[str, Tensor]:
-    """Sets of about as many pictures as ``fresh``, by their fault."""
+    """Sets of about as many images as ``fresh``, by their fault."""
     draw = torch.Generator().manual_seed(seed)
     noise = 8 * torch.randn((len(fresh), 1, SIDE, SIDE), generator=draw)
     tint = torch.tensor([12.0, 0.0, -12.0]).view(3, 1, 1)
@@ -92,7 +92,7 @@ def faults(train: Tensor, fresh: Tensor, seed: int = 0) -> dict[str, Tensor]:
     others = fresh[torch.randperm(len(fresh), generator=draw)[len(copies) :]]
     return {
         UNHARMED: fresh,
-        "blur": through_pillow(fresh, lambda picture: picture.filter(ImageFilter.GaussianBlur(0.8))),
+        "blur": through_pillow(fresh, lambda image: image.filter(ImageFilter.GaussianBlur(0.8))),
         "noise": as_bytes(fresh + noise),
         "JPEG": through_pillow(fresh, compressed),
         "colour shift": as_bytes(fresh + tint),
@@ -129,7 +129,7 @@ def measure(extractor: str, extractors: dict[str, Any] | None = None, device: st
 
 
 def verdict(column: str, extractor: str, report: Report, unharmed: Report) -> str:
-    """``-`` if a metric says that pictures are worse than unharmed ones, ``+`` if better, else nothing."""
+    """``-`` if a metric says that images are worse than unchanged ones, ``+`` if better, else nothing."""
     name = name_of(column, extractor)
     if name not in report.scalars or name not in unharmed.scalars:
         return ""

@@ -1,8 +1,8 @@
 """Trains a small class-conditional GAN on handwritten digits, scored with labels drawn from the data.
 
-With ``labels="data"`` picture i gets the label of a real digit that is drawn by i, so the generated set has the classes
+With ``labels="data"`` image i gets the label of a real digit that is drawn by i, so the generated set has the classes
 in the proportions of the real one, and the same labels at every evaluation. Features are those of a classifier of
-digits (``own_extractor.py``), which in the end also says how many pictures show the digit that was asked for. About two
+digits (``own_extractor.py``), which in the end also says how many images show the digit that was asked for. About two
 minutes on two CPU cores; no network, no account.
 """
 
@@ -26,7 +26,7 @@ METRICS = ("fd_digits", "kd_digits", "precision_digits", "recall_digits", "cover
 
 
 class Generator(nn.Module):
-    """Noise (N, latent_dim) and labels (N,) to pictures (N, 1, 16, 16) in [-1, 1]."""
+    """Noise (N, latent_dim) and labels (N,) to images (N, 1, 16, 16) in [-1, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,14 +46,14 @@ class Generator(nn.Module):
         )
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """The label's embedding stands beside the noise."""
+        """The noise with the label's embedding appended."""
         maps = self.start(torch.cat([z, self.classes(labels)], dim=1)).view(-1, 2 * WIDTH, 4, 4)
-        pictures: Tensor = self.layers(maps)
-        return pictures
+        images: Tensor = self.layers(maps)
+        return images
 
 
 class Discriminator(nn.Module):
-    """Pictures (N, 1, 16, 16) and labels (N,) to scores (N,): positive for real pictures of that digit."""
+    """Images (N, 1, 16, 16) and labels (N,) to scores (N,): positive for real images of that digit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,11 +118,11 @@ def averaged_generator(gan: ConditionalGAN) -> nn.Module:
 
 @torch.no_grad()
 def share_recognised(gan: ConditionalGAN, classifier: nn.Module, each: int = 50) -> float:
-    """How many of ``each`` pictures per digit the classifier takes for the digit that was asked for."""
+    """How many of ``each`` images per digit the classifier takes for the digit that was asked for."""
     labels = torch.arange(CLASSES).repeat_interleave(each)
     z = torch.randn(len(labels), LATENT_DIM, generator=torch.Generator().manual_seed(0))
-    pictures = averaged_generator(gan.eval())(z, labels)
-    return float((classifier(pictures).argmax(dim=1) == labels).float().mean())
+    images = averaged_generator(gan.eval())(z, labels)
+    return float((classifier(images).argmax(dim=1) == labels).float().mean())
 
 
 def main() -> None:
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/conditional"))
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batches", type=int, default=150, help="of an epoch; an evaluation follows each")
-    parser.add_argument("--num-samples", type=int, default=1000, help="generated pictures per evaluation")
+    parser.add_argument("--num-samples", type=int, default=1000, help="generated images per evaluation")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Scores folders of pictures from the command line: two generators against the same real pictures, and side by side.
+# Scores folders of images from the command line: two generators against the same real images, and side by side.
 #
 #     bash examples/evaluate_folder.sh [REAL HELD_OUT GENERATED OTHER]
 #

@@ -1,11 +1,10 @@
 """Trains a small flow-matching model on patches of the Moon: a generator that is expensive to sample from.
 
-Every picture takes a dozen passes of the network, so few are drawn, and the kernel distance judges them: without bias
-for any number of samples, with an error that says what so few can tell, and a floor, the value of real pictures that
-were held out. Once it is below the floor it has no more to tell, while recall still rises; so recall decides which
-checkpoint is kept. Weights averaged by Lightning's ``EMAWeightAveraging`` are the ones that are scored. Noise is the
-same at every evaluation, so checkpoints are compared on the same latents, picture by picture. Less than five minutes on
-two CPU cores; no network, no account.
+Every image takes a dozen passes of the network, so few are sampled, and the metric is the kernel distance: unbiased for
+any number of samples, with a standard error, and with a floor, the value of held-out real images. Below the floor it
+says nothing more, while recall still rises; so recall decides which checkpoint is saved. Weights averaged by
+Lightning's ``EMAWeightAveraging`` are the ones that are scored. Noise is the same at every evaluation, so checkpoints
+are compared on the same latents, image by image. Less than five minutes on two CPU cores; no network, no account.
 """
 
 import argparse
@@ -44,7 +43,7 @@ class Layer(nn.Module):
 
 
 class Velocity(nn.Module):
-    """Pictures (N, 1, 32, 32) and times (N,) in [0, 1] to velocities of the same shape: a U-Net of three sizes."""
+    """Images (N, 1, 32, 32) and times (N,) in [0, 1] to velocities of the same shape: a U-Net of three sizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,24 +54,24 @@ class Velocity(nn.Module):
         self.velocity = nn.Conv2d(WIDTH, 1, 3, 1, 1)
 
     def forward(self, images: Tensor, times: Tensor) -> Tensor:
-        """Down with averages, up with nearest neighbours, and what was on the way down beside it."""
+        """Down by averages, up by nearest neighbours, with skip connections."""
         phases = times[:, None] * torch.arange(1, WIDTH // 2 + 1, device=times.device) * torch.pi
         time = self.embed(torch.cat([phases.sin(), phases.cos()], dim=1))
-        maps, beside = self.down[0](images, time), []
+        maps, skipped = self.down[0](images, time), []
         for layer in self.down[1:]:
-            beside.append(maps)
+            skipped.append(maps)
             maps = layer(F.avg_pool2d(maps, 2), time)
         maps = self.middle(maps, time)
-        for layer, known in zip(self.up, reversed(beside), strict=True):
-            maps = layer(torch.cat([F.interpolate(maps, scale_factor=2.0), known], dim=1), time)
+        for layer, skip in zip(self.up, reversed(skipped), strict=True):
+            maps = layer(torch.cat([F.interpolate(maps, scale_factor=2.0), skip], dim=1), time)
         velocities: Tensor = self.velocity(maps)
         return velocities
 
 
 class FlowMatching(LightningModule):
-    """Straight paths from noise to pictures (Lipman et al. 2023), integrated by the midpoint rule."""
+    """Straight paths from noise to images (Lipman et al. 2023), integrated by the midpoint rule."""
 
-    latent_dim = (1, SIDE, SIDE)  # of one picture's noise: all that the monitor has to know
+    latent_dim = (1, SIDE, SIDE)  # of one image's noise; the monitor needs no more
 
     def __init__(self, steps: int = 6) -> None:
         super().__init__()
@@ -80,7 +79,7 @@ class FlowMatching(LightningModule):
         self.steps = steps
 
     def forward(self, z: Tensor) -> Tensor:
-        """Noise (N, 1, 32, 32) to pictures that may overshoot [-1, 1] a little."""
+        """Noise (N, 1, 32, 32) to images that may overshoot [-1, 1] a little."""
         times = torch.linspace(0, 1, self.steps + 1, device=z.device).tolist()
         for now, then in pairwise(times):
             half = z + (then - now) / 2 * self._velocity(z, now)
@@ -113,7 +112,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/flow"))
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batches", type=int, default=128, help="of an epoch; an evaluation follows each")
-    parser.add_argument("--num-samples", type=int, default=256, help="generated pictures per evaluation")
+    parser.add_argument("--num-samples", type=int, default=256, help="generated images per evaluation")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

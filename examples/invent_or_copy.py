@@ -1,10 +1,10 @@
-"""Shows what each figure says of a generator that invents, copies, shrinks or collapses, and what it is blind to.
+"""Shows the values of each metric for generators that invent, copy, shrink or collapse.
 
-Generators whose fault is known are planted on Gaussian vectors and, with ``--train``, ``--test`` and ``--weights``, on
-pictures, seen through a small network of one's own (a ResNet-20 in the format of
-github.com/akamaster/pytorch_resnet_cifar10). The pictures' names up to the last dash say of which scene they are:
-pictures of one scene are near-duplicates, so whole scenes are set aside. For the pictures there is a second table: how
-much similarities of *real* pictures measure nothing but how plain the pictures are.
+Generators with known faults are made from Gaussian vectors and, with ``--train``, ``--test`` and ``--weights``, on
+images, seen through a small network of one's own (a ResNet-20 in the format of
+github.com/akamaster/pytorch_resnet_cifar10). The images' names up to the last dash name their scene: images of
+one scene are near-duplicates, so whole scenes are held out. A second table shows how much similarities of *real* images
+only reflect that the images are plain.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def vectors(draw: torch.Generator) -> dict[str, dict[str, float]]:
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut; where it halves the picture the shortcut is padded with empty channels."""
+    """Two convolutions and a shortcut; where it halves the image the shortcut is padded with empty channels."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """Pictures (N, 3, 32, 32) to features (N, 64)."""
+    """Images (N, 3, 32, 32) to features (N, 64)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class ResNet20(nn.Module):
         self.layer3 = nn.Sequential(Block(32, 64), Block(64, 64), Block(64, 64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The mean over the picture of the last layer."""
+        """The mean over the image of the last layer."""
         maps: Tensor = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
         return maps.mean((2, 3))
 
@@ -130,7 +130,7 @@ def load_resnet(path: Path) -> ResNet20:
 
 
 def read_scenes(folder: Path) -> dict[str, list[Path]]:
-    """The pictures of a folder by scene."""
+    """The images of a folder by scene."""
     scenes: dict[str, list[Path]] = {}
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".png")):
         scenes.setdefault(path.stem.rpartition("-")[0], []).append(path)
@@ -138,15 +138,15 @@ def read_scenes(folder: Path) -> dict[str, list[Path]]:
 
 
 def read(paths: list[Path]) -> Tensor:
-    """Pictures of one size as uint8 (N, 3, H, W)."""
+    """Images of one size as uint8 (N, 3, H, W)."""
     arrays = [np.array(Image.open(path).convert("RGB")) for path in paths]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-def pictures(
+def planted_images(
     train_folder: Path, test_folder: Path, weights: Path, draw: torch.Generator
 ) -> tuple[dict[str, dict[str, float]], list[tuple[str, ...]]]:
-    """The planted generators on pictures, and the similarities of real pictures against their entropy."""
+    """The planted generators on images, and the similarities of real images against their entropy."""
     scenes = list(read_scenes(train_folder).values())
     train = read([path for place, paths in enumerate(scenes) if place % 4 for path in paths])
     fresh = read([path for paths in scenes[::4] for path in paths])
@@ -202,8 +202,8 @@ def cases(found: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=Path, help="a folder of pictures, named <scene>-<number>")
-    parser.add_argument("--test", type=Path, help="pictures of other scenes")
+    parser.add_argument("--train", type=Path, help="a folder of images, named <scene>-<number>")
+    parser.add_argument("--test", type=Path, help="images of other scenes")
     parser.add_argument("--weights", type=Path, help="resnet20 of github.com/akamaster/pytorch_resnet_cifar10")
     arguments = parser.parse_args()
     folders = (arguments.train, arguments.test, arguments.weights)
@@ -212,10 +212,10 @@ def main() -> None:
     draw = torch.Generator().manual_seed(0)
     show(f"Planted generators: {COUNT} Gaussian vectors of {DIMENSION} dimensions", cases(vectors(draw)))
     if all(folders):
-        found, entropy = pictures(*folders, draw)
-        show("Planted generators: pictures as ResNet-20 sees them", cases(found))
+        found, entropy = planted_images(*folders, draw)
+        show("Planted generators: images as ResNet-20 sees them", cases(found))
         heads = ("similarity", "of", "r with entropy", "p", "n")
-        show("Held-out pictures beside their nearest and beside random training pictures", [heads, *entropy])
+        show("Held-out images with their nearest and with random training images", [heads, *entropy])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Trains a small GAN on patches of the Moon while its pictures are scored, kept and, when they get no better, stopped.
+"""Trains a small GAN on patches of the Moon, scores it, saves the best weights, and stops when it no longer improves.
 
 Takes less than four minutes on two CPU cores, needs no download and no account. With ``--data FOLDER`` it trains on
-any folder of pictures instead.
+any folder of images instead.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 
 
 def moon_patches(stride: int = 3) -> tuple[Tensor, Tensor]:
-    """Patches of a picture of the Moon: those of its left three quarters to train on, the others held out.
+    """Patches of a photograph of the Moon: those of its left three quarters to train on, the others held out.
 
     The split is by region: neighbouring patches overlap, and a random split would put near-duplicates on both sides.
     """
@@ -44,27 +44,27 @@ def moon_patches(stride: int = 3) -> tuple[Tensor, Tensor]:
     return left, right
 
 
-def folder_pictures(folder: Path) -> tuple[Tensor, Tensor]:
-    """The pictures of a folder, small and grey: the first four fifths by name to train on, the others held out."""
+def folder_images(folder: Path) -> tuple[Tensor, Tensor]:
+    """The images of a folder, small and grey: the first four fifths by name to train on, the others held out."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if len(paths) < 2 * BATCH:
-        raise SystemExit(f"{folder}: {2 * BATCH} pictures ({' '.join(SUFFIXES)}) are needed, {len(paths)} were found.")
-    pictures = torch.stack([read_picture(path) for path in paths])
+        raise SystemExit(f"{folder}: {2 * BATCH} images ({' '.join(SUFFIXES)}) are needed, {len(paths)} were found.")
+    images = torch.stack([read_image(path) for path in paths])
     border = len(paths) * 4 // 5
-    return pictures[:border], pictures[border:]
+    return images[:border], images[border:]
 
 
-def read_picture(path: Path) -> Tensor:
-    """The middle square of a picture as grey floats (1, SIDE, SIDE) in [-1, 1]."""
-    with Image.open(path) as picture:
-        deep = picture.mode.startswith("I")  # 16 bits
-        grey = (picture if deep else picture.convert("L")).convert("F")
+def read_image(path: Path) -> Tensor:
+    """The middle square of an image as grey floats (1, SIDE, SIDE) in [-1, 1]."""
+    with Image.open(path) as image:
+        deep = image.mode.startswith("I")  # 16 bits
+        grey = (image if deep else image.convert("L")).convert("F")
     pixels = torch.from_numpy(np.array(ImageOps.fit(grey, (SIDE, SIDE))))
     return (pixels / (65535 if deep else 255)).clamp(0, 1)[None] * 2 - 1
 
 
 class Generator(nn.Sequential):
-    """Noise (N, latent_dim) to pictures (N, 1, 32, 32) in [-1, 1]."""
+    """Noise (N, latent_dim) to images (N, 1, 32, 32) in [-1, 1]."""
 
     def __init__(self) -> None:
         layers: list[nn.Module] = [nn.Unflatten(1, (LATENT_DIM, 1, 1)), nn.ConvTranspose2d(LATENT_DIM, 4 * WIDTH, 4)]
@@ -77,7 +77,7 @@ class Generator(nn.Sequential):
 
 
 class Discriminator(nn.Sequential):
-    """Pictures (N, 1, 32, 32) to scores (N,): positive for pictures that are taken for real."""
+    """Images (N, 1, 32, 32) to scores (N,): positive for images that are taken for real."""
 
     def __init__(self) -> None:
         layers: list[nn.Module] = []
@@ -147,13 +147,13 @@ def print_scores(reports: list[Report], metrics: Sequence[str] = METRICS) -> Non
 
 
 def draw_summary(reports: list[Report], samples: Path, real: Tensor, path: Path) -> None:
-    """One picture of the run: scores over steps; what was generated first, what at best, and what is real.
+    """One figure of the run: scores over steps; what was generated first, what at best, and what is real.
 
     Args:
-        reports: Of the run, in order.
-        samples: The folder with the pictures that the monitor left.
-        real: Training pictures (N, 1, SIDE, SIDE) in [-1, 1].
-        path: Where to write it.
+        reports: Reports of the run, in order.
+        samples: The folder with the images that the monitor wrote.
+        real: Training images (N, 1, SIDE, SIDE) in [-1, 1].
+        path: File to write.
     """
     best = min(reports, key=lambda report: report.scalars["fd_wavelet"])
     figure = Figure(figsize=(10, 5.8), layout="constrained")
@@ -165,7 +165,7 @@ def draw_summary(reports: list[Report], samples: Path, real: Tensor, path: Path)
             axes.plot(steps, values, marker="o", markersize=3, label=name)
             axes.fill_between(steps, values - errors, values + errors, alpha=0.2, linewidth=0)
             if f"{name}_floor" in best.scalars:
-                axes.axhline(best.scalars[f"{name}_floor"], color="#555555", linestyle="--", label="held-out pictures")
+                axes.axhline(best.scalars[f"{name}_floor"], color="#555555", linestyle="--", label="held-out images")
         axes.set_xlabel("step")
         axes.legend(frameon=False)
     above.axes[0].set_yscale("log")
@@ -185,17 +185,17 @@ def draw_summary(reports: list[Report], samples: Path, real: Tensor, path: Path)
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a small GAN on patches of the Moon.")
-    parser.add_argument("--data", type=Path, help="folder of pictures to train on instead of the Moon")
+    parser.add_argument("--data", type=Path, help="folder of images to train on instead of the Moon")
     parser.add_argument("--output", type=Path, default=Path("runs/lunar"), help="for scores, samples and checkpoints")
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--batches", type=int, default=128, help="of an epoch; an evaluation follows each")
-    parser.add_argument("--num-samples", type=int, default=800, help="generated pictures per evaluation")
+    parser.add_argument("--num-samples", type=int, default=800, help="generated images per evaluation")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    torch.set_num_threads(1)  # a second one helps little, and much less than nothing beside other programs
+    torch.set_num_threads(1)  # a second one helps little, and slows down where other programs run
     seed_everything(args.seed, workers=True)
-    train_set, held_out_set = map(TensorDataset, folder_pictures(args.data) if args.data else moon_patches())
+    train_set, held_out_set = map(TensorDataset, folder_images(args.data) if args.data else moon_patches())
     sampler = RandomSampler(train_set, num_samples=args.batches * BATCH)
 
     quality = QualityMonitor(
@@ -219,7 +219,7 @@ def main() -> None:
     best = min(quality.reports, key=lambda report: report.scalars["fd_wavelet"])
     samples, summary = Path(table.log_dir) / "samples", Path(table.log_dir) / "summary.png"
     draw_summary(quality.reports, samples, train_set.tensors[0], summary)
-    print(f"\nbest pictures    {samples / f'step={best.step}.png'}")
+    print(f"\nbest images      {samples / f'step={best.step}.png'}")
     print(f"all in one       {summary}")
     print(f"best checkpoint  {checkpoint.best_model_path}")
 

@@ -1,8 +1,8 @@
-"""Scores pictures through a network of one's own: a classifier of digits, made in a few seconds.
+"""Scores images through a network of one's own: a classifier of digits, made in a few seconds.
 
-Pictures far from those of ImageNet are seen best by a network that knows their kind. Any ``nn.Module`` from pictures to
-(N, D) will do; its name is yours, and the metrics are called after it: ``fd_digits``, ``recall_digits``. The table
-shows what it sees of digits with known faults, and what features without weights see.
+For images unlike those of ImageNet, a network trained on similar ones gives the best features. Any ``nn.Module`` from
+images to (N, D) can be used; you choose its name, and the metrics get it: ``fd_digits``, ``recall_digits``. The table
+shows what it detects of digits with known faults, and what features without weights detect.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
 
 
 class DigitFeatures(nn.Module):
-    """Pictures (N, 3, 16, 16) in [-1, 1] to features (N, 64)."""
+    """Images (N, 3, 16, 16) in [-1, 1] to features (N, 64)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class DigitFeatures(nn.Module):
 
 
 def train_classifier(data: TensorDataset, steps: int = 400, seed: int = 0) -> nn.Sequential:
-    """A network that tells digits apart: ``DigitFeatures``, and a layer from features to classes."""
+    """A classifier of digits: ``DigitFeatures``, and a layer from features to classes."""
     draw = torch.Generator().manual_seed(seed)
     images, labels = data.tensors
     with torch.random.fork_rng():
@@ -66,7 +66,7 @@ def train_classifier(data: TensorDataset, steps: int = 400, seed: int = 0) -> nn
 
 
 def extractor(network: nn.Sequential) -> dict[str, object]:
-    """What the monitor has to know of it: the network, and the pictures that it wants."""
+    """Configuration of the extractor: the network, and the images that it expects."""
     return {"network": network[0], "input_size": SIDE, "input_range": (-1.0, 1.0)}
 
 

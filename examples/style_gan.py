@@ -1,7 +1,7 @@
 """Trains a small style-based GAN on patches of the Moon and watches how smooth its latent space is.
 
-Beside the Fréchet distance it measures perceptual path lengths: how much a picture changes with a small step of its
-latent, in z and in w. Takes less than five minutes on two CPU cores, needs no download and no account; with the
+It measures the Fréchet distance and perceptual path lengths: how much an image changes with a small step of its latent,
+in z and in w. Takes less than five minutes on two CPU cores, needs no download and no account; with the
 published networks at hand, ``--distance lpips_vgg`` measures them as the papers do.
 """
 
@@ -53,7 +53,7 @@ class StyledLayer(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Styles w (N, 64) to pictures (N, 1, 32, 32) in [-1, 1]."""
+    """Styles w (N, 64) to images (N, 1, 32, 32) in [-1, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,14 +64,14 @@ class Synthesis(nn.Module):
             StyledLayer(before, after, side)
             for before, after, side in zip((4 * WIDTH, *widths), widths, sides, strict=False)
         )
-        self.to_picture = nn.Conv2d(WIDTH, 1, 3, 1, 1)
+        self.to_image = nn.Conv2d(WIDTH, 1, 3, 1, 1)
 
     def forward(self, w: Tensor) -> Tensor:
         """From 4 pixels a side, doubled by each layer but the first."""
         maps = self.start.expand(len(w), -1, -1, -1)
         for number, layer in enumerate(self.layers):
             maps = layer(F.interpolate(maps, scale_factor=2.0, mode="bilinear") if number else maps, w)
-        return torch.tanh(self.to_picture(maps))
+        return torch.tanh(self.to_image(maps))
 
 
 class StyleGenerator(nn.Module):
@@ -84,13 +84,13 @@ class StyleGenerator(nn.Module):
         self.synthesis = Synthesis()
 
     def forward(self, z: Tensor) -> Tensor:
-        """Noise to pictures."""
-        pictures: Tensor = self.synthesis(self.mapping(z))
-        return pictures
+        """Noise to images."""
+        images: Tensor = self.synthesis(self.mapping(z))
+        return images
 
 
 def contrast_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Squared distance (N,) of pictures on [0, 255] and of their reductions, in place of a network's."""
+    """Squared distance (N,) of images on [0, 255] and of their reductions, in place of a network's."""
     total = one.new_zeros(len(one))
     for _ in range(3):
         total = total + ((one - other) / 255).square().mean(dim=(1, 2, 3))
@@ -104,13 +104,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/style"), help="for scores, samples and checkpoints")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batches", type=int, default=128, help="of an epoch; an evaluation follows each")
-    parser.add_argument("--num-samples", type=int, default=1000, help="generated pictures per evaluation")
+    parser.add_argument("--num-samples", type=int, default=1000, help="generated images per evaluation")
     parser.add_argument("--num-pairs", type=int, default=250, help="steps per path length")
     parser.add_argument("--distance", help="lpips_vgg, lpips_alex or dreamsim; default: one without weights")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    torch.set_num_threads(1)  # a second one helps little, and much less than nothing beside other programs
+    torch.set_num_threads(1)  # a second one helps little, and slows down where other programs run
     seed_everything(args.seed, workers=True)
     train_set, held_out_set = map(TensorDataset, moon_patches())
     sampler = RandomSampler(train_set, num_samples=args.batches * BATCH)
@@ -132,7 +132,7 @@ def main() -> None:
 
     print_scores(quality.reports, METRICS)
     best = min(quality.reports, key=lambda report: report.scalars["fd_wavelet"])
-    print(f"\nbest pictures    {Path(table.log_dir) / 'samples' / f'step={best.step}.png'}")
+    print(f"\nbest images      {Path(table.log_dir) / 'samples' / f'step={best.step}.png'}")
     print(f"best checkpoint  {checkpoint.best_model_path}")
 
 

@@ -82,10 +82,12 @@ def surroundings(tmp_path, monkeypatch):
 
 
 def test_every_python_block_runs(surroundings, capsys, tmp_path):
-    assert len(PYTHON) == 6
+    assert len(PYTHON) == 7
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), surroundings)
     assert surroundings["distances"].shape == (3,)
+    own, real = surroundings["MeanColour"]("own", extractor="pixels"), surroundings["train_set"]
+    assert surroundings["evaluate"](real, real, metrics=[own]).scalars == {"own": 0.0}
     assert surroundings["report"].scalars["fd_wavelet"] == pytest.approx(0, abs=1e-6)
     assert "fd_wavelet" in capsys.readouterr().out
     assert len(list(tmp_path.rglob("reports.jsonl"))) == 1
@@ -110,7 +112,7 @@ def test_the_other_commands_run(surroundings, capsys, tmp_path, monkeypatch):
     trainer.fit(importlib.import_module("my_package").Gan(), surroundings["train_loader"])
     trainer.save_checkpoint("gan.ckpt")
     # No downloads here: a network without weights stands in for those that are fetched.
-    monkeypatch.setattr(cli, "load", lambda *_, **__: load("wavelet"))
+    monkeypatch.setattr(cli.weights, "load", lambda *_, **__: load("wavelet"))
     blocks = [block.strip().replace("\\\n", " ") for block in SHELL[2:]]
     lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
     assert len(lines) == 6

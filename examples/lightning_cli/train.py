@@ -21,7 +21,7 @@ class Digits(LightningDataModule):
     """Handwritten digits, floats (1, 16, 16) in [0, 1].
 
     Args:
-        batch_size: Pictures a batch.
+        batch_size: Images a batch.
     """
 
     def __init__(self, batch_size: int = 32) -> None:
@@ -56,11 +56,11 @@ class Autoencoder(LightningModule):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Noise (N, latent_dim) to pictures (N, 1, 16, 16) in [0, 1]."""
+        """Noise (N, latent_dim) to images (N, 1, 16, 16) in [0, 1]."""
         return torch.sigmoid(self.decoder(z))
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The negative evidence lower bound, in nats a picture."""
+        """The negative evidence lower bound, in nats an image."""
         (images,) = batch
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         z = mean + torch.randn_like(mean) * (log_variance / 2).exp()

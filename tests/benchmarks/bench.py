@@ -28,8 +28,10 @@ from metrics import MIB, against_peers, features, measured
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.evaluator import Evaluator
-from lightning_synthqual.evaluation.settings import Settings
+from lightning_synthqual.evaluation.plan import make_plan
+from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.extractors import load
 from lightning_synthqual.extractors.inception import InceptionNetwork
 from lightning_synthqual.images.reference import ImageSet
@@ -42,7 +44,7 @@ Work = Callable[[], Any]
 
 
 class Images(Dataset[Tensor]):
-    """Smooth pictures with some grain, uint8 (3, 64, 64), drawn by number."""
+    """Smooth images with some grain, uint8 (3, 64, 64), drawn by number."""
 
     def __init__(self, count: int, seed: int, contrast: float) -> None:
         draw = torch.Generator().manual_seed(seed)
@@ -59,7 +61,7 @@ class Images(Dataset[Tensor]):
 
 
 class Replayed(nn.Module):
-    """A generator that costs nothing: it hands out finished pictures."""
+    """A generator that costs nothing: it hands out finished images."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
@@ -113,12 +115,12 @@ def show(title: str, found: Mapping[str, tuple[float, float]], count: int, floor
 
 
 def evaluator_of(
-    args: argparse.Namespace, cache: str, metrics: tuple[str, ...] = METRICS, **inception: Any
+    args: argparse.Namespace, real: Dataset[Tensor], cache: str, metrics: tuple[str, ...] = METRICS, **inception: Any
 ) -> Evaluator:
-    """An evaluator of the Inception metrics, not yet prepared."""
+    """An evaluator of the Inception metrics that has read the real images."""
     extractors = {"inception": {"weights": str(args.weights), **inception}}
-    settings = Settings(metrics=metrics, extractors=extractors, cache_dir=cache, batch_size=64)
-    return Evaluator(settings, args.device)
+    plan = make_plan(metrics, extractors=extractors, cache_dir=cache, batch_size=64)
+    return Evaluator(Workspace(plan, Ranks(), args.device), ImageSet(real, "real"))
 
 
 def evaluation(args: argparse.Namespace) -> None:
@@ -126,10 +128,8 @@ def evaluation(args: argparse.Namespace) -> None:
     real, fake = Images(args.n, 0, 1.0), Images(args.n, 1, 0.9)
     pixels = fake.pixels.to(args.device)
     network = load("inception", weights=args.weights, device=args.device)
-    prepared = evaluator_of(args, tempfile.mkdtemp())
-    prepared.prepare(ImageSet(real, "real"))
-    three = evaluator_of(args, tempfile.mkdtemp(), THREE)
-    three.prepare(ImageSet(real, "real"))
+    prepared = evaluator_of(args, real, tempfile.mkdtemp())
+    three = evaluator_of(args, real, tempfile.mkdtemp(), THREE)
 
     def forward() -> None:
         for batch in pixels.split(64):
@@ -137,9 +137,7 @@ def evaluation(args: argparse.Namespace) -> None:
         _wait(args)
 
     def first() -> None:
-        evaluator = evaluator_of(args, tempfile.mkdtemp())
-        evaluator.prepare(ImageSet(real, "real"))
-        evaluator.evaluate(Sampler(Replayed(pixels)), args.n)
+        evaluator_of(args, real, tempfile.mkdtemp()).evaluate(Sampler(Replayed(pixels)), args.n)
 
     floor = "extractor's forward pass of the generated images"
     works: dict[str, Work] = {
@@ -259,8 +257,7 @@ def _worker(rank: int, world: int, args: argparse.Namespace, folder: str) -> Non
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517", "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
-    evaluator = evaluator_of(args, f"{folder}/cache")
-    evaluator.prepare(ImageSet(Images(args.n, 0, 1.0), "real"))
+    evaluator = evaluator_of(args, Images(args.n, 0, 1.0), f"{folder}/cache")
     pixels = Images(args.n, 1, 0.9).pixels
     seconds = []
     for _ in range(args.turns):
@@ -289,8 +286,7 @@ def precision(args: argparse.Namespace) -> None:
         _wait(args)
         speed = args.n / (time.perf_counter() - started)
         exact = rows if exact is None else exact
-        evaluator = evaluator_of(args, tempfile.mkdtemp(), METRICS, precision=name)
-        evaluator.prepare(ImageSet(real, "real"))
+        evaluator = evaluator_of(args, real, tempfile.mkdtemp(), METRICS, precision=name)
         scores = [evaluator.evaluate_images(ImageSet(each, "fake")).scalars for each in (other, fake)]
         changed = float((rows - exact).norm() / exact.norm())
         print(f"{name:<10}{speed:8.1f} images/s   features {changed:.1e}")
@@ -321,9 +317,9 @@ def growth(args: argparse.Namespace) -> None:
     network = Cheap()
     print(f"\n{'samples':>8}{'seconds':>9}{'us a sample':>13}{'MiB':>7}{'of it features':>16}")
     for count in (2_000, 10_000, 50_000):
-        settings = Settings(metrics=("fd_cheap",), extractors={"cheap": network}, cache_dir=tempfile.mkdtemp())
-        evaluator = Evaluator(settings, args.device)
-        evaluator.prepare(ImageSet(Images(2_500, 0, 1.0), "real"))
+        plan = make_plan(("fd_cheap",), extractors={"cheap": network}, cache_dir=tempfile.mkdtemp())
+        workspace = Workspace(plan, Ranks(), args.device)
+        evaluator = Evaluator(workspace, ImageSet(Images(2_500, 0, 1.0), "real"))
         pixels = Images(2_000, 1, 0.9).pixels
         sampler = Sampler(Replayed(pixels.repeat_interleave(1, 0)), function=_endless(pixels))
         evaluator.evaluate(sampler, 200)

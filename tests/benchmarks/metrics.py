@@ -31,9 +31,9 @@ from lightning_synthqual.metrics.frechet import (
     moments,
 )
 from lightning_synthqual.metrics.kernel import Kernel, exact_distance, within_sums
-from lightning_synthqual.metrics.manifold import insiders
+from lightning_synthqual.metrics.manifold import manifold_membership
 from lightning_synthqual.metrics.neighbors import squared_radii
-from lightning_synthqual.metrics.share import MEMORY
+from lightning_synthqual.metrics.shard import MEMORY
 
 PAGE, MIB, TURNS = 4096, 2**20, 3
 _DENSE = 20_000  # rows whose matrices of distances fit into memory, and that are measured more than once
@@ -144,7 +144,7 @@ def against_peers(real: Tensor, fake: Tensor) -> None:
     radii = squared_radii(real, 3)
     compare(
         "precision and recall",
-        lambda: insiders(real, radii, fake, squared_radii(fake, 3)),
+        lambda: manifold_membership(real, radii, fake, squared_radii(fake, 3)),
         (lambda: calculate_precision_recall_full(fake, real)) if dense else None,
         "torch-fidelity",
     )

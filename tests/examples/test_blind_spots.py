@@ -1,10 +1,10 @@
-"""What each metric sees and what it is blind to, on real pictures; the values are in examples/README.md."""
+"""What each metric sees and what it is blind to, on real images; the values are in examples/README.md."""
 
 import pytest
 import torch
 
 from lightning_synthqual import Report
-from lightning_synthqual.evaluation.settings import Settings
+from lightning_synthqual.evaluation.plan import make_plan
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def test_every_column_is_a_metric(script):
     for extractor in ("inception", "clip", "dinov2", "wavelet"):
         columns = script.columns(extractor)
         names = [script.name_of(column, extractor) for column in columns if column not in script.MEMORIZATION]
-        Settings(metrics=[*names, f"memorization_{extractor}"])  # raises for unknown names
+        make_plan([*names, f"memorization_{extractor}"])  # raises for unknown names
         assert ("isc" in columns) == (extractor == "inception")
         assert ("cmmd" in columns) == (extractor == "clip")
     assert script.name_of("fd", "inception") == "fid"
@@ -25,12 +25,12 @@ def test_every_column_is_a_metric(script):
 def test_the_faults_are_what_they_are_called(script):
     train, fresh = (script.patches("moon", *columns) for columns in ((0, 256), (384, 512)))
     sets = script.faults(train, fresh)
-    assert all(pictures.dtype == torch.uint8 and pictures.shape[1:] == (3, 32, 32) for pictures in sets.values())
+    assert all(images.dtype == torch.uint8 and images.shape[1:] == (3, 32, 32) for images in sets.values())
     assert sets["blur"].float().diff(dim=3).square().mean() < 0.8 * fresh.float().diff(dim=3).square().mean()
     assert (sets["colour shift"][:, 0] > sets["colour shift"][:, 2]).float().mean() > 0.95
     assert len(sets["duplication"].unique(dim=0)) == len(fresh) // 8
-    known = {picture.numpy().tobytes() for picture in train}
-    assert sum(picture.numpy().tobytes() in known for picture in sets["copying"]) == len(fresh) // 4
+    known = {image.numpy().tobytes() for image in train}
+    assert sum(image.numpy().tobytes() in known for image in sets["copying"]) == len(fresh) // 4
 
 
 def test_a_change_counts_from_three_standard_errors(script):

@@ -11,11 +11,13 @@ def test_a_short_run_scores_averaged_weights_on_the_same_latents(run, reports):
         assert "EMAWeightAveraging" in report["protocol"]["sampling"]["weights"]
         assert {"kd_wavelet", "kd_wavelet_std", "kd_wavelet_floor", "recall_wavelet"} < set(report["scalars"])
         assert str(report["step"]) in printed
-    assert first["protocol"] | {"generated": None} == last["protocol"] | {"generated": None}
+    for report in (first, last):  # the weights are others, and so are the images; all else is the same
+        del report["protocol"]["sampling"]["weights_checksum"], report["protocol"]["generated"]
+    assert first["protocol"] == last["protocol"]
 
 
 @pytest.mark.slow
-def test_the_distance_falls_below_that_of_held_out_pictures_within_five_minutes(run, reports):
+def test_the_distance_falls_below_that_of_held_out_images_within_five_minutes(run, reports):
     started = time.monotonic()
     run("flow_matching.py")
     assert time.monotonic() - started < 300

@@ -1,4 +1,4 @@
-"""The example as a user runs it, on pictures and weights made up here."""
+"""The example as a user runs it, on images and weights made up here."""
 
 import sys
 
@@ -29,15 +29,15 @@ def script(example):
 
 @pytest.fixture
 def planted(tmp_path, script):
-    """Scenes of smooth pictures, and random weights in the published format."""
+    """Scenes of smooth images, and random weights in the published format."""
     draw = np.random.default_rng(0)
     for folder, scenes in (("train", 12), ("test", 4)):
         (tmp_path / folder).mkdir()
         for scene in range(scenes):
             for place in range(8):
                 coarse = draw.integers(0, 256, (5, 5), dtype=np.uint8)
-                picture = Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC)
-                picture.save(tmp_path / folder / f"{folder}_{scene:02}-{place:04}.png")
+                image = Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC)
+                image.save(tmp_path / folder / f"{folder}_{scene:02}-{place:04}.png")
     torch.manual_seed(0)
     network = script.ResNet20()
     network.linear = nn.Linear(64, 10)
@@ -48,7 +48,7 @@ def planted(tmp_path, script):
 @pytest.mark.usefixtures("planted")
 def test_planted_generators_come_out_right(run):
     printed, _ = run("invent_or_copy.py", "--train", "train", "--test", "test", "--weights", "weights.th")
-    vectors, pictures = tables(printed)
+    vectors, images = tables(printed)
 
     def figure(name: str, column: str) -> float:
         return float(vectors[name][column])
@@ -69,15 +69,15 @@ def test_planted_generators_come_out_right(run):
     assert figure("shrunk", "recall") < 0.3
     assert figure("collapsed", "coverage") < 0.05
 
-    assert list(pictures) == list(vectors)
-    assert float(pictures["10 % copies"]["copy_fraction"]) >= 0.08
-    assert float(pictures["iid"]["copy_fraction"]) < 0.05
-    assert float(pictures["collapsed"]["coverage"]) < 0.2
+    assert list(images) == list(vectors)
+    assert float(images["10 % copies"]["copy_fraction"]) >= 0.08
+    assert float(images["iid"]["copy_fraction"]) < 0.05
+    assert float(images["collapsed"]["coverage"]) < 0.2
     assert "ms_ssim  real_random" in printed
 
 
 def test_arguments_that_belong_together(monkeypatch, capsys, script):
-    monkeypatch.setattr(sys, "argv", ["invent_or_copy.py", "--train", "pictures"])
+    monkeypatch.setattr(sys, "argv", ["invent_or_copy.py", "--train", "images"])
     with pytest.raises(SystemExit, match="2"):
         script.main()
     assert "--train, --test and --weights belong together" in capsys.readouterr().err
