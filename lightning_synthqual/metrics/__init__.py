@@ -11,6 +11,7 @@ from lightning_synthqual.metrics.memorization import Memorization, memorization
 from lightning_synthqual.metrics.neighbors import Neighbors, nearest_neighbors
 from lightning_synthqual.metrics.path_length import filter_percentiles, slerp
 from lightning_synthqual.metrics.similarity import ms_ssim, psnr, shannon_entropy
+from lightning_synthqual.metrics.vendi import vendi_score
 
 __all__ = [
     "DensityCoverage",
@@ -41,4 +42,5 @@ __all__ = [
     "psnr",
     "shannon_entropy",
     "slerp",
+    "vendi_score",
 ]

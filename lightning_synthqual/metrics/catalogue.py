@@ -16,6 +16,7 @@ from lightning_synthqual.metrics.memorization import Memorization, MemorizationM
 from lightning_synthqual.metrics.options import Options
 from lightning_synthqual.metrics.pairs import PairsMetric
 from lightning_synthqual.metrics.path_length import PUBLISHED, PathLengthMetric, PublishedPathLength
+from lightning_synthqual.metrics.vendi import VendiScore
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ CATALOGUE: dict[str, Entry] = {
     "recall": _either(PrecisionRecallMetric, value="recall"),
     "density": _either(DensityCoverageMetric, value="density"),
     "coverage": _either(DensityCoverageMetric, value="coverage"),
+    "vendi": _either(VendiScore),
     "fid50k": _inception(Fid50k),
     "fid50k_full": _inception(Fid50kFull),
     "kid50k_full": _inception(Kid50kFull),
