@@ -70,7 +70,8 @@ def test_two_processes_score_as_one_does(run):
     assert_same_scores(cached[1]["scalars"], alone["scalars"])
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 3])
 def test_neighbours_and_pairs_on_several_processes_are_those_of_one(run, devices):
     [alone] = run(1, "--memorization", "--epochs", "1", cache="one")
     several = run(devices, "--memorization", "--epochs", "1", cache="several")
@@ -91,6 +92,7 @@ def test_neighbours_and_pairs_on_several_processes_are_those_of_one(run, devices
     assert pictures[0]["neighbors_mine"] == pictures[1]["neighbors_mine"]
 
 
+@pytest.mark.slow
 def test_training_on_two_processes_is_bit_identical_with_the_callback(run):
     watched, unwatched = run(2, "--epochs", "2"), run(2, "--epochs", "2", "--unwatched")
     assert len(watched[0]["scalars"]) == 2
@@ -176,6 +178,7 @@ def test_more_processes_score_as_one_does(run, devices):
         assert_same_scores(rank["scalars"], alone["scalars"])
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_nothing_ends_no_training(run):
     pair = run(2, "--unwritable", "--epochs", "2")
     assert [found["error"] for found in pair] == [None, None]

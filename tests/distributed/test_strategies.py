@@ -43,10 +43,8 @@ def assert_same(found: list[dict], expected: list[dict]) -> None:
         assert one == pytest.approx(other, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("data", "tensor"),
-    [(1, 2), pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(2, 2, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "tensor"), [(1, 2), (2, 1), (2, 2)])
 def test_sharded_models(alone, tmp_path, data, tensor):
     parallel = ["--data-parallel", str(data), "--tensor-parallel", str(tensor)]
     assert_same(run(tmp_path / "output", data * tensor, "--strategy", "model_parallel", *parallel), alone)

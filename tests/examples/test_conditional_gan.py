@@ -4,6 +4,7 @@ import time
 import pytest
 
 
+@pytest.mark.slow
 def test_a_short_run_draws_labels_from_the_data(run, reports):
     printed, _ = run("conditional_gan.py", "--epochs", "1", "--batches", "10", "--num-samples", "250")
     (report,) = reports()

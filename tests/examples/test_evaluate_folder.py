@@ -1,6 +1,9 @@
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_two_folders_side_by_side(run, tmp_path):
     printed, _ = run("evaluate_folder.sh")
     scores = {}

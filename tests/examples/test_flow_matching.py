@@ -3,6 +3,7 @@ import time
 import pytest
 
 
+@pytest.mark.slow
 def test_a_short_run_scores_averaged_weights_on_the_same_latents(run, reports):
     printed, _ = run("flow_matching.py", "--epochs", "2", "--batches", "4", "--num-samples", "32")
     first, last = reports()

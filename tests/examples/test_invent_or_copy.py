@@ -45,6 +45,7 @@ def planted(tmp_path, script):
     torch.save({"state_dict": state}, tmp_path / "weights.th")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 def test_planted_generators_come_out_right(run):
     printed, _ = run("invent_or_copy.py", "--train", "train", "--test", "test", "--weights", "weights.th")

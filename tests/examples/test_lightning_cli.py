@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import lightning.pytorch as pl
+import pytest
 import torch
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
@@ -48,6 +49,7 @@ def test_lightning_cli_configures_all_three_callbacks(tmp_path, monkeypatch):
     assert 1 <= len(keep.best_k_models) <= 2
 
 
+@pytest.mark.slow
 def test_the_autoencoder_trains_from_its_configuration(run, reports):
     config = ("--config", str(FOLDER / "digits.yaml"))
     _, log = run("lightning_cli/train.py", "fit", *config, "--trainer.max_epochs=10", "--model.width=64")

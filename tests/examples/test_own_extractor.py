@@ -1,6 +1,7 @@
 import pytest
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_sees_what_features_without_weights_do_not(run):
     printed, _ = run("own_extractor.py", "--steps", "150")
     lines = printed.splitlines()

@@ -1,3 +1,7 @@
+import pytest
+
+
+@pytest.mark.slow
 def test_metrics_of_ones_own_see_blur_and_noise(run):
     printed, _ = run("own_metric.py")
     blocks = [block.splitlines() for block in printed.strip().split("\n\n")]

@@ -5,6 +5,7 @@ import pytest
 LENGTHS = ("ppl_z_full", "ppl_w_full", "ppl_w_end", "ppl2_w_end")
 
 
+@pytest.mark.slow
 def test_a_short_run_measures_its_path_lengths(run, reports):
     printed, _ = run("style_gan.py", "--epochs", "1", "--batches", "10", "--num-samples", "250", "--num-pairs", "20")
     (report,) = reports()

@@ -11,6 +11,7 @@ Pictures = Callable[..., Tensor]
 Relative = Callable[[Tensor, Tensor], float]
 
 
+@pytest.mark.slow
 def test_features_are_those_of_torch_fidelity(trunks: dict[str, Path], pictures: Pictures, relative: Relative) -> None:
     weights = str(trunks["vgg16"])
     extractor = load("vgg16", weights=weights)
