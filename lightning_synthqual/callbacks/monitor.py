@@ -77,7 +77,7 @@ class QualityMonitor(BothPackages, Callback):
         reference: The set that the metrics compare with.
         metrics: Names from the catalogue such as ``"kd_wavelet"``, `Metric` objects, or import paths of these.
         num_samples: Generated images per evaluation.
-        num_real: Number of real images, chosen at random by the seed; ``None``: all of them.
+        num_real: Number of real images, chosen at random by the seed (of a stream the first); ``None``: all of them.
         batch_size: Images per forward pass; part of the protocol for samplers other than the default one.
         every_n_epochs: Period in epochs, evaluated at their ends. Setting this or the next replaces the default, which
             is the end of each validation, or of each epoch where there is none.
@@ -260,8 +260,7 @@ class QualityMonitor(BothPackages, Callback):
             compared, other = open_real(plan, real, self.held_out)
             sampler = self._sampler(trainer, pl_module, self._module(pl_module), OWN_WEIGHTS)
         if compared is not None:
-            names = ", ".join(plan.extractor_names)
-            rank_zero_info(f"{self.prefix}: looking for the features ({names}) of `{compared.role}`")
+            rank_zero_info(f"{self.prefix}: looks for features of `{compared.role}`: {', '.join(plan.extractor_names)}")
         evaluator = Evaluator(workspace, compared, other, sampler=sampler, num_samples=self._count(trainer))
         reference = evaluator.reference
         if reference.main is not None:

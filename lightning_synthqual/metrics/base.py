@@ -244,7 +244,7 @@ class Metric:
 
     def score(self, state: Any, fake: Tensor) -> Result:
         """The value of generated features (M, D), given what ``prepare`` returned: a number, a `Score`, or several."""
-        raise NotImplementedError(f"{type(self).__name__} has no `score(self, state, fake)`.")
+        raise TypeError(f"{type(self).__name__} has no `score(self, state, fake)`. Write one.")
 
     def check_options(self) -> None:
         """Raise a ``ValueError`` where options do not go together."""

@@ -50,7 +50,7 @@ class Kernel:
         return matrix.clamp_(min=0).div_(-2 * self.sigma**2).expm1_()
 
     def origin(self, features: Tensor) -> Tensor:
-        """What to subtract from all rows (D,): where only differences count, a far-off mean shall cost no digits."""
+        """What to subtract from all rows (D,): where only differences count, a far-off mean must cost no digits."""
         return features[0].double() if self.name == "rbf" else features.new_zeros((), dtype=torch.float64)
 
 

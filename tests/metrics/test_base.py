@@ -172,7 +172,7 @@ def test_features_are_checked_before_a_metric_gets_them() -> None:
 
 
 def test_a_metric_without_a_score_says_so() -> None:
-    with pytest.raises(NotImplementedError, match=r"Metric has no `score\(self, state, fake\)`"):
+    with pytest.raises(TypeError, match=r"Metric has no `score\(self, state, fake\)`"):
         Metric("mine").score(None, torch.zeros(2, 2))
 
 
