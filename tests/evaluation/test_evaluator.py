@@ -3,6 +3,7 @@
 import gc
 import pickle
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -386,3 +387,22 @@ def test_a_figure_that_is_none_costs_its_metric_alone(clouds, tmp_path):
     report = evaluate(clouds[0], clouds[2], metrics=["kd_pixels", metric], cache_dir=str(tmp_path))
     assert "kd_pixels" in report.scalars
     assert "mine" not in report.pictures
+
+
+def test_the_dry_run_says_how_long_an_evaluation_takes(clouds, tmp_path, caplog):
+    class Slow(nn.Module):
+        latent_dim = 5
+
+        def forward(self, z):
+            calls.append(len(z))
+            time.sleep(0.002 * len(z))
+            return torch.zeros(len(z), 3, 16, 16) + z.mean(dim=1)[:, None, None, None]
+
+    calls: list[int] = []
+    with caplog.at_level("INFO"):
+        evaluate(clouds[0], Slow(), metrics=["kd_pixels"], num_samples=100, batch_size=20, cache_dir=str(tmp_path))
+    [line] = [record.message for record in caplog.records if "takes about" in record.message]
+    seconds = float(line.partition("takes about ")[2].partition(" s")[0])
+    assert line.startswith("Sampling and extracting 100 images")
+    assert 0.2 <= seconds < 5
+    assert calls == [2, 20, 20, 20, 20, 20, 20]  # two images and one block are tried
