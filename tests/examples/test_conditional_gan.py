@@ -19,7 +19,7 @@ def test_a_short_run_draws_labels_from_the_data(run, reports):
 def test_digits_are_those_asked_for_within_five_minutes(run, reports):
     started = time.monotonic()
     printed, _ = run("conditional_gan.py")
-    assert time.monotonic() - started < 480  # five minutes, and what a busy machine adds
+    assert time.monotonic() - started < 300
     values = [report["scalars"]["fd_digits"] for report in reports()]
     assert values[0] / min(values) >= 10
     assert int(re.search(r"digits as asked  (\d+)%", printed)[1]) >= 90

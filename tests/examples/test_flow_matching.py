@@ -21,7 +21,7 @@ def test_a_short_run_scores_averaged_weights_on_the_same_latents(run, reports):
 def test_the_distance_falls_below_that_of_held_out_images_within_five_minutes(run, reports):
     started = time.monotonic()
     run("flow_matching.py")
-    assert time.monotonic() - started < 480  # five minutes, and what a busy machine adds
+    assert time.monotonic() - started < 300
     scalars = [report["scalars"] for report in reports()]
     assert scalars[0]["kd_wavelet"] > 5 * scalars[0]["kd_wavelet_floor"]
     assert min(found["kd_wavelet"] for found in scalars) < scalars[0]["kd_wavelet_floor"]

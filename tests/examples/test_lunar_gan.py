@@ -40,7 +40,7 @@ def test_any_folder_of_images(run, reports, tmp_path):
 def test_the_distance_falls_at_least_threefold_within_five_minutes(run, reports):
     started = time.monotonic()
     run("lunar_gan.py")
-    assert time.monotonic() - started < 480  # five minutes, and what a busy machine adds
+    assert time.monotonic() - started < 300
     values = [row["scalars"]["fd_wavelet"] for row in reports()]
     assert len(values) >= 5
     assert values[0] / min(values) >= 3

@@ -21,6 +21,6 @@ def test_a_short_run_measures_its_path_lengths(run, reports):
 def test_the_distance_falls_within_five_minutes(run, reports):
     started = time.monotonic()
     run("style_gan.py")
-    assert time.monotonic() - started < 480  # five minutes, and what a busy machine adds
+    assert time.monotonic() - started < 300
     values = [report["scalars"]["fd_wavelet"] for report in reports()]
     assert values[0] / min(values) >= 2
