@@ -110,7 +110,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a small flow-matching model on patches of the Moon.")
     parser.add_argument("--output", type=Path, default=Path("runs/flow"))
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batches", type=int, default=128, help="of an epoch; an evaluation follows each")
     parser.add_argument("--num-samples", type=int, default=256, help="generated images per evaluation")
     parser.add_argument("--seed", type=int, default=0)
