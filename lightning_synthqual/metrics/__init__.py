@@ -3,9 +3,9 @@
 from lightning_synthqual.metrics.base import Influence, Metric, Score, Scores
 from lightning_synthqual.metrics.copying import authenticity, data_copying_test
 from lightning_synthqual.metrics.custom import FeatureMetric, ImageMetric, TorchMetric
-from lightning_synthqual.metrics.frechet import frechet_distance
+from lightning_synthqual.metrics.frechet import frechet_distance, frechet_influence
 from lightning_synthqual.metrics.inception import InceptionScore, inception_score
-from lightning_synthqual.metrics.kernel import KernelDistance, cmmd, kernel_distance
+from lightning_synthqual.metrics.kernel import KernelDistance, cmmd, kernel_distance, kernel_influence
 from lightning_synthqual.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 from lightning_synthqual.metrics.memorization import Memorization, memorization
 from lightning_synthqual.metrics.neighbors import Neighbors, nearest_neighbors
@@ -33,8 +33,10 @@ __all__ = [
     "density_coverage",
     "filter_percentiles",
     "frechet_distance",
+    "frechet_influence",
     "inception_score",
     "kernel_distance",
+    "kernel_influence",
     "memorization",
     "ms_ssim",
     "nearest_neighbors",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from numbers import Real
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
@@ -18,24 +19,25 @@ from lightning_synthqual.metrics.views import Generated, RealSets, Runtime, SetV
 
 Direction = Literal["min", "max"]
 Number = float | Tensor
-SUFFIXES = ("_std", "_floor", "_gap")  # of the scalars that are reported with a metric, after its name
+SUFFIXES = ("_std", "_floor", "_gap", "_gap_std", "_change", "_change_std")  # of the scalars beside a metric's own
 _Self = TypeVar("_Self", bound="Metric")
 
 
 class Influence(NamedTuple):
     """What each row adds to a value, to first order and with mean zero.
 
-    Without generated row i the value is less by influence i divided by M - 1.
+    Without generated row i the value is less by influence i divided by M - 1, without real row j by influence j divided
+    by N - 1.
 
     Attributes:
         value: The value, a float64 scalar.
         fake: Influences of the generated rows (M,), float64.
-        real: Influences of the real rows (N,), float64.
+        real: Influences of the real rows (N,), float64; empty where real rows take no part.
 
     Example:
         >>> parts = torch.tensor([1.0, -1.0]), torch.tensor([0.5, -0.5])
         >>> round(Influence(torch.tensor(3.0), *parts).std.item(), 4)
-        0.7906
+        1.118
     """
 
     value: Tensor
@@ -44,9 +46,9 @@ class Influence(NamedTuple):
 
     @property
     def std(self) -> Tensor:
-        """Standard error of the value over draws of both sets."""
-        parts = [rows.var(correction=0) / max(len(rows), 1) for rows in (self.fake, self.real) if len(rows)]
-        return torch.stack(parts).sum().sqrt()
+        """Standard error of the value over draws of both sets, to first order: that of two means."""
+        parts = [rows.double().var() / len(rows) for rows in (self.fake, self.real) if len(rows) > 1]
+        return torch.stack(parts).sum().sqrt() if parts else self.value.new_zeros(())
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Score:
 
     Args:
         value: The value; NaN if it is undefined, and so left out of the report.
-        std: Standard error, if it is known; else it follows from the influence, if there is one.
+        std: Standard error, if it is known; else it follows from the influence, if there is one. Beside an influence
+            it is given where the second order of the value is known, and taken off.
         influence: Contribution of each row to the value.
         figures: Figures by name.
         tables: Tables by name.
@@ -168,6 +171,7 @@ class Metric:
         floor: Whether real images have a value worth reporting, and with how many of them: ``"same number"`` as were
             generated where the value depends on it, else ``"all"``.
         gap: Whether values against held-out and against training images may be subtracted.
+        alarms: Values above which something is wrong, by the name of the value.
         open_names: Whether it reports values ``<name>_<value>`` that are known only once it has scored.
         published: Numbers of images without which the metric's names are not to be used.
         reads_real: Whether it looks at real images.
@@ -199,6 +203,7 @@ class Metric:
     output: ClassVar[str | None] = None
     floor: Literal["all", "same number"] | None = None
     gap: ClassVar[bool] = False
+    alarms: ClassVar[Mapping[str, float]] = MappingProxyType({})
     published: ClassVar[Published | None] = None
     reads_real: bool = True
     both_sets: ClassVar[bool] = False
@@ -323,6 +328,11 @@ class Metric:
             return self.direction_of(self._reports[name])
         return dict(self.direction) if isinstance(self.direction, Mapping) else self.direction
 
+    def alarm(self, name: str) -> float | None:
+        """The number above which the value of a reported name says that something is wrong, if there is one."""
+        value = self._reports.get(name) if self._reports is not None else name.removeprefix(f"{self.name}_")
+        return None if value is None else self.alarms.get(value)
+
     def reported(self, scores: Scores) -> dict[str, Score]:
         """The scores under the names by which they are reported."""
         if self._reports is not None:
@@ -359,7 +369,7 @@ def _collected(metric: Metric, result: Any) -> Scores:
         if not isinstance(value, str) or f"_{value}".endswith(SUFFIXES):
             raise ValueError(
                 f"`score` of metric {metric.name!r} names a value {value!r}. Names are strings that do not end in "
-                f"{', '.join(suffix[1:] for suffix in SUFFIXES)}, which belong to errors, floors and gaps."
+                f"{', '.join(suffix[1:] for suffix in SUFFIXES)}, which belong to errors, floors, gaps and changes."
             )
     parts = {value: _as_score(metric, part) for value, part in result.items()}
     figures = {name: each for part in parts.values() for name, each in part.figures.items()}

@@ -49,6 +49,7 @@ class Entry:
         return found.get(self.value) if isinstance(found, Mapping) else found
 
 
+_UNDIRECTED = tuple(suffix for suffix in SUFFIXES if suffix != "_gap")
 _inception = partial(Entry, extractor="inception")
 _either = partial(Entry, extractor="inception", suffixed=True)
 _own = partial(Entry, suffixed=True)
@@ -231,14 +232,25 @@ def _split(name: str) -> list[tuple[Entry, str]]:
     return [(CATALOGUE[stem], name[len(stem) + 1 :]) for stem in stems if name.startswith(f"{stem}_")]
 
 
+def stem_of(name: str) -> str:
+    """The value that a scalar belongs to.
+
+    Example:
+        >>> stem_of("kid_gap_std"), stem_of("kid")
+        ('kid', 'kid')
+    """
+    found = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
+    return name.removesuffix(max(found, key=len)) if found else name
+
+
 def owner(metrics: Sequence[Metric], name: str) -> Metric | None:
-    """The metric that reports a scalar of this name, or the one whose standard error it is.
+    """The metric that reports a scalar of this name, or the one whose standard error, floor or gap it is.
 
     Example:
         >>> owner(metrics_by_name(["fid", "recall"], ["inception"]), "recall_std").names
         ('recall',)
     """
-    stem = name.removesuffix("_std")
+    stem = stem_of(name)
     for metric in metrics:
         if stem in metric.names:
             return metric
@@ -247,9 +259,10 @@ def owner(metrics: Sequence[Metric], name: str) -> Metric | None:
 
 
 def direction_of(metric: Metric, name: str) -> Direction | None:
-    """The direction of a scalar that a metric reports; errors have none."""
-    if name not in metric.names and name.endswith("_std"):
+    """The direction of a scalar that a metric reports; errors, floors and changes have none."""
+    if name not in metric.names and name.endswith(_UNDIRECTED):
         return None
+    name = name if name in metric.names else name.removesuffix("_gap")
     found = metric.described_direction(name if name in metric.names else metric.name)
     if isinstance(found, Mapping):
         found = found.get(name.removeprefix(f"{metric.name}_"))
@@ -266,8 +279,32 @@ def direction(name: str) -> Direction | None:
         >>> direction("fd_wavelet"), direction("recall"), direction("recall_std"), direction("loss")
         ('min', 'max', None, None)
     """
-    if name.endswith(("_std", "_floor")):
+    if name.endswith(_UNDIRECTED):
         return None
     stem = name.removesuffix("_gap")
     entries = [CATALOGUE[stem]] if stem in CATALOGUE else [entry for entry, _ in _split(stem)]
     return entries[0].direction if entries else None
+
+
+def alarm(name: str) -> float | None:
+    """The number above which a catalogue name's value says that something is wrong, if there is one.
+
+    Example:
+        >>> alarm("kd_wavelet_gap"), alarm("kd_wavelet")
+        (0.0, None)
+    """
+    stem = name.removesuffix("_gap")
+    entries = [CATALOGUE[stem]] if stem in CATALOGUE else [entry for entry, _ in _split(stem)]
+    if not entries:
+        return None
+    return (0.0 if entries[0].metric.gap else None) if stem != name else entries[0].metric.alarms.get(entries[0].value)
+
+
+def alarm_of(metric: Metric, name: str) -> float | None:
+    """The number above which a scalar that a metric reports says that something is wrong, if there is one.
+
+    Above 0 a gap says that generated images are nearer to training images than to held-out ones.
+    """
+    if name.endswith("_gap") and name not in metric.names:
+        return 0.0 if metric.gap else None
+    return metric.alarm(name)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics.base import Direction, Metric, Score
+from lightning_synthqual.metrics.base import Direction, Influence, Metric, Score
 from lightning_synthqual.metrics.figures import ImageRef, ImageSheet, SheetCell, SheetRow
 from lightning_synthqual.metrics.views import Generated, RealSets, SetView
 
@@ -84,8 +84,9 @@ class ImageMetric(Metric):
         if not values.isfinite().all():
             bad = int((~values.isfinite()).nonzero()[0])
             raise ValueError(f"The function of metric {self.name!r} returned NaN or infinity, first for image {bad}.")
-        std = values.std() / len(values) ** 0.5
-        return Score(values.mean(), std, figures={self.name: self._extremes(values)})
+        mean = values.mean()
+        influence = Influence(mean, values - mean, values.new_zeros(0))
+        return Score(mean, influence=influence, figures={self.name: self._extremes(values)})
 
     def _of(self, generated: Generated, indices: list[int]) -> Tensor:
         images = generated.images.pick(indices)

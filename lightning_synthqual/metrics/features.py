@@ -43,7 +43,7 @@ def check_features(features: Tensor, role: str, *, least: int = 2) -> Tensor:
             f"`{role}` features contain NaN or infinity, first in row {bad} ({int((~finite).sum())} rows in all). "
             "Look at that image and at the extractor's weights and precision."
         )
-    return features.detach()
+    return features.detach() if features.requires_grad else features
 
 
 def check_pair(

@@ -44,7 +44,7 @@ class ImageSheet:
     """Rows of images with text.
 
     Args:
-        rows: Rows of the sheet, all of one length.
+        rows: Rows of the sheet, all of one length but for the last, which may be shorter.
         columns: Titles of the columns; empty for none.
         title: Title of the sheet; empty for none.
     """

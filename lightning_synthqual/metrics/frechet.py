@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics.base import Metric, Published, Score
+from lightning_synthqual.metrics.base import Influence, Metric, Published, Score
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.shard import Shard, tiles
 
@@ -54,6 +54,35 @@ def frechet_distance(real: Tensor, fake: Tensor) -> Tensor:
     return distance_to_gaussian(fit_gaussian(real), fake)
 
 
+def frechet_influence(real: Tensor, fake: Tensor) -> Influence:
+    """What each row adds to the Fréchet distance of two feature sets, to first order.
+
+    With the optimal map T from its own Gaussian to the other one, a row z off its own mean adds
+    ``2 z·(mean - other mean) + zᵀ (1 - T) z`` up to a constant, after the derivative of the distance by mean and
+    covariance. The standard error ``std`` of what is returned counts the noise of the estimated maps a second time,
+    which an evaluation takes off: the closer the distributions are, the more too large it is.
+
+    Args:
+        real: Features (N, D), any floating dtype, any device.
+        fake: Features (M, D).
+
+    Returns:
+        The distance, and the influences of the generated (M,) and of the real rows (N,); float64.
+
+    Raises:
+        TypeError: If the features are no tensors.
+        ValueError: As ``frechet_distance`` raises it.
+
+    Example:
+        >>> import torch
+        >>> found = frechet_influence(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[2.0], [3.0], [4.0]]))
+        >>> found.value.item(), found.fake.tolist()
+        (4.0, [-4.0, 0.0, 4.0])
+    """
+    real, fake = check_pair(real, fake)
+    return distance_with_error(fit_gaussian(real), real, fake)[0]
+
+
 def fit_gaussian(features: Tensor, shard: Shard | None = None, *, ddof: int = 1) -> Gaussian:
     """Fit a Gaussian to features (N, D), the covariance divided by N - ``ddof``; the costly part of a reference."""
     count, dimension = features.shape
@@ -88,14 +117,12 @@ def distance_to_moments(real: Gaussian, mean: Tensor, covariance: Tensor) -> Ten
 
 def distance_with_error(
     real: Gaussian, real_rows: Tensor, fake: Tensor, shard: Shard | None = None, *, ddof: int = 1
-) -> tuple[Tensor, Tensor]:
-    """The distance and its standard error over draws of both sets, by the delta method.
+) -> tuple[Influence, Tensor]:
+    """The distance with the influences of all rows, and its standard error over draws of both sets.
 
-    The error is the spread of each row's influence on the distance. All influences follow from the one decomposition
-    that gives the distance: with the optimal maps T between the Gaussians, a row z off its own mean moves it by
-    ``2 z·(mean - other mean) + zᵀ (1 - T) z``, up to a constant. The noise of what is estimated in there counts as
-    spread a second time, so that the variance of the distance's second order, as it is for Gaussians, is taken off:
-    where the distributions are equal it is all there is.
+    All influences follow from the one decomposition that gives the distance; see ``frechet_influence``. Their spread
+    counts the noise of what is estimated in them a second time, so that from the error the variance of the distance's
+    second order, as it is for Gaussians, is taken off: where the distributions are equal it is all there is.
 
     Args:
         real: The fit of ``real_rows``.
@@ -104,30 +131,73 @@ def distance_with_error(
         shard: This process's shard of the rows.
         ddof: Number subtracted from the number of rows.
     """
-    shard = shard or Shard()
+    found = _coupled(real, fake, shard or Shard(), ddof)
+    rows = _influences(real, real_rows, fake, found, shard or Shard())
+    influence = Influence(_distance(real, found.mean, found.trace, found.roots), *rows)
+    first_order = influence.std.square()
+    corrected = first_order - _second_order(real, found, len(real_rows), len(fake))
+    return influence, torch.maximum(corrected, first_order / 2).sqrt()
+
+
+class _Coupling(NamedTuple):
+    """How a generated set lies to a fit.
+
+    ``roots`` (k,) and ``vectors`` (r, k): square roots of the eigenvalues of the product of both covariances, and its
+    eigenvectors, one a column; ``mean`` (D,) of the set; ``trace`` and ``squares``, their sum, of its covariance.
+    """
+
+    roots: Tensor
+    vectors: Tensor
+    mean: Tensor
+    trace: Tensor
+    squares: Tensor
+
+
+def _coupled(real: Gaussian, fake: Tensor, shard: Shard, ddof: int) -> _Coupling:
     if fake.shape[0] <= fake.shape[1]:
         mean = fake.double().mean(dim=0)
         factor = _centred_factor(fake, mean, ddof)
         vectors, roots, _ = torch.linalg.svd(real.factor @ factor.T, full_matrices=False)
-        trace, spread = factor.square().sum(), (factor @ factor.T).square().sum()
+        trace, squares = factor.square().sum(), (factor @ factor.T).square().sum()
     else:
         mean, covariance = moments(fake, shard, ddof=ddof)
         values, vectors = torch.linalg.eigh(_product(real, covariance))
         roots = values.clamp(min=0).sqrt()
-        trace, spread = covariance.trace(), covariance.square().sum()
+        trace, squares = covariance.trace(), covariance.square().sum()
     kept = roots > torch.finfo(roots.dtype).eps * roots.sum()
-    roots, vectors = roots[kept], vectors[:, kept]
-    to_real = real.factor.T @ (vectors / roots.sqrt())
-    to_fake = (real.factor / real.factor.square().sum(dim=1, keepdim=True)).T @ (vectors * roots.sqrt())
-    shift = mean - real.mean
-    delta = _influence(fake, mean, shift, to_real, shard) + _influence(real_rows, real.mean, -shift, to_fake, shard)
-    n, m = len(real_rows), len(fake)
+    return _Coupling(roots[kept], vectors[:, kept], mean, trace, squares)
+
+
+def _influences(
+    real: Gaussian, real_rows: Tensor, fake: Tensor, found: _Coupling, shard: Shard
+) -> tuple[Tensor, Tensor]:
+    """Influences of the generated and of the real rows, in one sum over the processes."""
+    to_real = real.factor.T @ (found.vectors / found.roots.sqrt())
+    to_fake = (real.factor / real.factor.square().sum(dim=1, keepdim=True)).T @ (found.vectors * found.roots.sqrt())
+    shift = found.mean - real.mean
+    values = torch.zeros(len(fake) + len(real_rows), dtype=torch.float64, device=fake.device)
+    parts = values.split([len(fake), len(real_rows)])
+    _fill(parts[0], fake, found.mean, shift, to_real, shard)
+    _fill(parts[1], real_rows, real.mean, -shift, to_fake, shard)
+    fake_part, real_part = shard.total(values).split([len(fake), len(real_rows)])
+    return fake_part - fake_part.mean(), real_part - real_part.mean()
+
+
+def _fill(values: Tensor, rows: Tensor, mean: Tensor, shift: Tensor, root: Tensor, shard: Shard) -> None:
+    """Set the values (N,), up to a constant, for this process's rows; the map to the other set is ``root rootᵀ``."""
+    for part in tiles(shard.rows(len(rows)), _ROWS):
+        centred = rows[part].double() - mean
+        values[part] = 2 * centred @ shift + centred.square().sum(dim=1) - (centred @ root).square().sum(dim=1)
+
+
+def _second_order(real: Gaussian, found: _Coupling, n: int, m: int) -> Tensor:
+    """Variance of the part of the distance that is of second order in the estimates, for Gaussians."""
+    roots = found.roots
     pairs = roots[:, None] * roots / (roots[:, None] + roots)
     of_covariances = (1 / n + 1 / m) ** 2 * (pairs.square().sum() + pairs.diagonal().square().sum())
-    of_means = 2 * spread / m**2 + 2 * real.factor.square().sum(dim=1).square().sum() / n**2
-    of_means += 4 * roots.square().sum() / (n * m)
-    variance = torch.maximum(delta - of_covariances - of_means, delta / 2)
-    return _distance(real, mean, trace, roots), variance.sqrt()
+    of_means = 2 * found.squares / m**2 + 2 * real.factor.square().sum(dim=1).square().sum() / n**2
+    variance: Tensor = of_covariances + of_means + 4 * roots.square().sum() / (n * m)
+    return variance
 
 
 def moments(features: Tensor, shard: Shard | None = None, *, ddof: int = 1) -> tuple[Tensor, Tensor]:
@@ -155,20 +225,6 @@ def _product(real: Gaussian, covariance: Tensor) -> Tensor:
     return (product + product.T) / 2
 
 
-def _influence(rows: Tensor, mean: Tensor, shift: Tensor, root: Tensor, shard: Shard) -> Tensor:
-    """Variance of the mean influence of rows (N, D), where the map to the other set is ``root rootᵀ``."""
-    sums = torch.zeros(2, dtype=torch.float64, device=rows.device)
-    for part in tiles(shard.rows(len(rows)), _ROWS):
-        centred = rows[part].double() - mean
-        influence = 2 * centred @ shift + centred.square().sum(dim=1) - (centred @ root).square().sum(dim=1)
-        sums[0] += influence.sum()
-        sums[1] += influence.square().sum()
-    total, squares = shard.total(sums)
-    count = len(rows)
-    variance: Tensor = (squares / count - (total / count).square()).clamp(min=0) / (count - 1)
-    return variance
-
-
 def _centred_factor(features: Tensor, mean: Tensor, ddof: int) -> Tensor:
     return (features.double() - mean) / sqrt(features.shape[0] - ddof)
 
@@ -194,8 +250,10 @@ class FrechetDistance(Metric):
         return FittedRows(real, fit_gaussian(real, self.runtime.shard, ddof=self.ddof))
 
     def score(self, state: FittedRows, fake: Tensor) -> Score:
-        """The distance and its standard error."""
-        return Score(*distance_with_error(state.gaussian, state.rows, fake, self.runtime.shard, ddof=self.ddof))
+        """The distance, its standard error and the influence of each row."""
+        shard = self.runtime.shard
+        influence, std = distance_with_error(state.gaussian, state.rows, fake, shard, ddof=self.ddof)
+        return Score(influence.value, std, influence)
 
 
 class Fid50k(FrechetDistance):

@@ -7,7 +7,7 @@ import torch
 from numpy.random import RandomState
 from torch import Tensor
 
-from lightning_synthqual.metrics.base import Metric, Published, Score
+from lightning_synthqual.metrics.base import Influence, Metric, Published, Score
 from lightning_synthqual.metrics.features import check_features
 from lightning_synthqual.metrics.options import Options, option
 
@@ -56,26 +56,63 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int | None = None
         >>> round(inception_score(1000 * torch.eye(4).repeat(3, 1), splits=3).mean.item(), 6)
         4.0
     """
-    logits = check_features(logits, "logits")
-    if not 1 <= splits <= len(logits):
-        raise ValueError(f"`splits` must be from 1 to the number of rows, but got {splits} for {len(logits)} rows.")
-    if seed is not None:
-        logits = logits[torch.from_numpy(RandomState(seed).permutation(len(logits))).to(logits.device)]
-    bounds = [len(logits) * split // splits for split in range(splits + 1)]
+    scores, _ = _by_split(check_features(logits, "logits"), splits, seed)
+    return InceptionScore(scores.mean(), scores.std(correction=0))
+
+
+def inception_influence(logits: Tensor, *, splits: int = 10, seed: int | None = None) -> Influence:
+    """Mean over the splits of the Inception score, and what each row adds to it, to first order.
+
+    Within its split a row adds the score times what its own divergence is above the mean one.
+
+    Args:
+        logits: Logits (N, classes), any floating dtype, any device.
+        splits: Number of parts, as in ``inception_score``.
+        seed: Random seed of the shuffle, as in ``inception_score``; the influences are in the order of the logits.
+
+    Returns:
+        The score, and the influences of the rows (N,), float64; none of real rows.
+
+    Raises:
+        TypeError: If the logits are no tensor.
+        ValueError: As ``inception_score`` raises it.
+    """
+    scores, influences = _by_split(check_features(logits, "logits"), splits, seed)
+    return Influence(scores.mean(), influences, influences.new_zeros(0))
+
+
+def _by_split(logits: Tensor, splits: int, seed: int | None) -> tuple[Tensor, Tensor]:
+    """Scores (splits,), and influences (N,) on their mean."""
+    count = len(logits)
+    if not 1 <= splits <= count:
+        raise ValueError(f"`splits` must be from 1 to the number of rows, but got {splits} for {count} rows.")
+    order = torch.arange(count) if seed is None else torch.from_numpy(RandomState(seed).permutation(count))
+    bounds = [count * split // splits for split in range(splits + 1)]
+    influences = torch.zeros(count, dtype=torch.float64, device=logits.device)
     scores = []
     for start, stop in pairwise(bounds):
-        logarithms = logits[start:stop].double().log_softmax(dim=1)
-        probabilities = logarithms.exp()
-        # Entropy of the average minus average entropy: the mean divergence, and a probability of 0 adds nothing.
-        average = probabilities.mean(dim=0)
-        divergence = (probabilities * logarithms).sum(dim=1).mean() - torch.special.xlogy(average, average).sum()
-        scores.append(divergence.exp())
-    stacked = torch.stack(scores)
-    return InceptionScore(stacked.mean(), stacked.std(correction=0))
+        rows = order[start:stop].to(logits.device)
+        score, influence = _split_score(logits[rows])
+        scores.append(score)
+        influences[rows] = influence * (count - 1) / max(len(rows) - 1, 1) / splits
+    return torch.stack(scores), influences
+
+
+def _split_score(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Score of the rows of one split, and their influences on it."""
+    logarithms = logits.double().log_softmax(dim=1)
+    probabilities = logarithms.exp()
+    average = probabilities.mean(dim=0)
+    # A row's own negative entropy, and its cross entropy to the average; a probability of 0 adds nothing.
+    certainty = (probabilities * logarithms).sum(dim=1)
+    surprise = -torch.special.xlogy(probabilities, average).sum(dim=1)
+    score = (certainty.mean() - torch.special.xlogy(average, average).sum()).exp()
+    divergence = certainty + surprise
+    return score, score * (divergence - divergence.mean())
 
 
 class InceptionScoreMetric(Metric):
-    """Inception score; see the function ``inception_score``. Its standard error is that of the mean over the splits."""
+    """Inception score; see the functions ``inception_score`` and ``inception_influence``."""
 
     family = "isc"
     direction = "max"
@@ -92,9 +129,8 @@ class InceptionScoreMetric(Metric):
 
     def score(self, state: None, fake: Tensor) -> Score:
         """The score of logits (N, classes)."""
-        splits = self.options["splits"]
-        found = inception_score(fake, splits=splits, seed=self.options["seed"])
-        return Score(found.mean, found.std / (splits - 1) ** 0.5 if splits > 1 else None)
+        influence = inception_influence(fake, splits=self.options["splits"], seed=self.options["seed"])
+        return Score(influence.value, influence=influence)
 
 
 class InceptionScore50k(Metric):
@@ -115,5 +151,6 @@ class InceptionScore50k(Metric):
 
     def score(self, state: None, fake: Tensor) -> Score:
         """The score of logits (N, classes)."""
-        found = inception_score(fake)
-        return Score(found.mean, found.std)
+        scores, influences = _by_split(check_features(fake, "logits"), 10, None)
+        influence = Influence(scores.mean(), influences, influences.new_zeros(0))
+        return Score(influence.value, scores.std(correction=0), influence)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics.base import Metric, Published, Score
+from lightning_synthqual.metrics.base import Influence, Metric, Published, Score
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.kernel_sums import Kernel, KernelName, Sums, between_sums, within_sums
 from lightning_synthqual.metrics.options import Options, option
@@ -85,8 +85,55 @@ def kernel_distance(
     real, fake = check_pair(real, fake)
     function = Kernel(kernel, degree, gamma, coef0, sigma)
     if subsets is None:
-        return exact_distance(real, fake, function, memory=memory)
+        influence, std = exact_distance(real, fake, function, memory=memory)
+        return KernelDistance(influence.value, std)
     return subset_distance(real, fake, function, subsets=subsets, subset_size=subset_size, seed=seed)
+
+
+def kernel_influence(
+    real: Tensor,
+    fake: Tensor,
+    *,
+    kernel: KernelName = "polynomial",
+    degree: int = 3,
+    gamma: float | None = None,
+    coef0: float = 1.0,
+    sigma: float = 10.0,
+    memory: int = MEMORY,
+) -> Influence:
+    """What each row adds to the exact, unbiased kernel distance of two feature sets.
+
+    ``M - 1`` times what leaving the row out takes from the U-statistic (the jackknife), which is exact up to a
+    constant; in the limit twice the row's mean kernel with its own set less that with the other. The standard error
+    ``std`` of what is returned counts twice what stems from pairs of rows, which an evaluation takes off once: where
+    the distributions are equal that is all there is.
+
+    Args:
+        real: Features (N, D), any floating dtype, any device; N >= 3.
+        fake: Features (M, D), M >= 3.
+        kernel: Kernel function, as in ``kernel_distance``.
+        degree: Degree of the polynomial.
+        gamma: Factor of the polynomial; ``None``: 1 / D.
+        coef0: Constant of the polynomial.
+        sigma: Bandwidth of the rbf kernel.
+        memory: Bytes that the tiles of the computation may take.
+
+    Returns:
+        The distance, and the influences of the generated (M,) and of the real rows (N,); float64.
+
+    Raises:
+        TypeError: If the features are no tensors.
+        ValueError: As ``kernel_distance`` raises it.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[0.0], [1.0], [2.0]])
+        >>> found = kernel_influence(x, x + 2.0, degree=1)
+        >>> round(found.value.item(), 4), [round(each, 4) for each in found.fake.tolist()]
+        (3.3333, [-4.6667, 1.3333, 3.3333])
+    """
+    real, fake = check_pair(real, fake)
+    return exact_distance(real, fake, Kernel(kernel, degree, gamma, coef0, sigma), memory=memory)[0]
 
 
 def cmmd(
@@ -143,8 +190,10 @@ def exact_distance(
     real_sums: Sums | None = None,
     shard: Shard | None = None,
     memory: int = MEMORY,
-) -> KernelDistance:
-    """The statistic over all rows and its standard error.
+) -> tuple[Influence, Tensor]:
+    """The statistic over all rows with their influences, and its standard error over draws of both sets.
+
+    The influences are those of the unbiased statistic, from which those of the biased one differ by a share of 1 / N.
 
     Args:
         real: Features (N, D).
@@ -162,7 +211,9 @@ def exact_distance(
     xx = within_sums(real, kernel, shard, memory) if real_sums is None else real_sums
     yy = within_sums(fake, kernel, shard, memory)
     xy = between_sums(real, fake, kernel, shard, memory)
-    return KernelDistance(_discrepancy(xx, yy, xy, unbiased=unbiased), _standard_error(xx, yy, xy))
+    influence = Influence(_discrepancy(xx, yy, xy, unbiased=unbiased), *_influences(xx, yy, xy))
+    first_order = influence.std.square()
+    return influence, torch.maximum(first_order - _from_pairs(xx, yy, xy), first_order / 2).sqrt()
 
 
 def _discrepancy(xx: Sums, yy: Sums, xy: Sums, *, unbiased: bool) -> Tensor:
@@ -173,19 +224,25 @@ def _discrepancy(xx: Sums, yy: Sums, xy: Sums, *, unbiased: bool) -> Tensor:
     return xx.rows.sum() / n**2 + yy.rows.sum() / m**2 - between  # the diagonals are 0 for the rbf kernel minus 1
 
 
-def _standard_error(xx: Sums, yy: Sums, xy: Sums) -> Tensor:
-    """Standard error of the U-statistic over draws of both sets.
+def _influences(xx: Sums, yy: Sums, xy: Sums) -> tuple[Tensor, Tensor]:
+    """Influences of the generated and of the real rows: the statistic without a row follows from the sums."""
+    total = xy.rows.sum()
+    without_fake, without_real = (
+        (own.rows.sum() - 2 * own.rows) / ((len(own.rows) - 1) * (len(own.rows) - 2))
+        - 2 * (total - between) / ((len(own.rows) - 1) * others)
+        for own, between, others in ((yy, xy.columns, len(xy.rows)), (xx, xy.rows, len(xy.columns)))
+    )
+    fake, real = (-(len(without) - 1) * (without - without.mean()) for without in (without_fake, without_real))
+    return fake, real
 
-    The jackknife (the statistic without a row follows from the sums) counts twice what stems from pairs, which is all
-    there is where the distributions are equal; so that part, the variance of the doubly centred kernel, is taken off
-    once.
+
+def _from_pairs(xx: Sums, yy: Sums, xy: Sums) -> Tensor:
+    """Variance of the U-statistic that stems from pairs of rows, which the jackknife counts twice.
+
+    It is that of the doubly centred kernel, which is all there is where the distributions are equal.
     """
     n, m = len(xy.rows), len(xy.columns)
-    total_xx, total_yy, total_xy = xx.rows.sum(), yy.rows.sum(), xy.rows.sum()
-    without_x = (total_xx - 2 * xx.rows) / ((n - 1) * (n - 2)) - 2 * (total_xy - xy.rows) / ((n - 1) * m)
-    without_y = (total_yy - 2 * yy.rows) / ((m - 1) * (m - 2)) - 2 * (total_xy - xy.columns) / (n * (m - 1))
-    jackknife = (n - 1) * without_x.var(correction=0) + (m - 1) * without_y.var(correction=0)
-    pairs = torch.zeros_like(jackknife)
+    pairs = torch.zeros_like(xy.squares)
     for sums, count in ((xx, n), (yy, m)):
         means = sums.rows / (count - 1)
         centred = sums.squares - count * (count - 1) * means.mean().square()
@@ -194,8 +251,7 @@ def _standard_error(xx: Sums, yy: Sums, xy: Sums) -> Tensor:
     rows, columns = xy.rows / m, xy.columns / n
     centred = xy.squares - n * m * rows.mean().square()
     rest = centred - m * (rows - rows.mean()).square().sum() - n * (columns - columns.mean()).square().sum()
-    pairs += 4 * rest / (n * m) ** 2
-    return torch.maximum(jackknife - pairs, jackknife / 2).sqrt()
+    return pairs + 4 * rest / (n * m) ** 2
 
 
 def subset_distance(
@@ -264,10 +320,11 @@ class PolynomialDistance(Metric):
         return SummedRows(real, within_sums(real, self.kernel(), self.runtime.shard) if exact else None)
 
     def score(self, state: SummedRows, fake: Tensor) -> Score:
-        """The distance and its standard error, or for subsets their spread."""
+        """The distance, its standard error and the influence of each row; for subsets their spread alone."""
         if self.options["subsets"] is None:
             shard = self.runtime.shard
-            return Score(*exact_distance(state.rows, fake, self.kernel(), real_sums=state.sums, shard=shard))
+            influence, std = exact_distance(state.rows, fake, self.kernel(), real_sums=state.sums, shard=shard)
+            return Score(influence.value, std, influence)
         drawing: dict[str, Any] = {key: self.options[key] for key in _SUBSETS}
         return Score(*subset_distance(state.rows, fake, self.kernel(), **drawing))
 
@@ -309,10 +366,13 @@ class ClipDiscrepancy(Metric):
         return SummedRows(real, within_sums(real, self.kernel(), self.runtime.shard))
 
     def score(self, state: SummedRows, fake: Tensor) -> Score:
-        """The discrepancy and its standard error."""
-        unbiased, shard = self.options["unbiased"], self.runtime.shard
-        found = exact_distance(state.rows, fake, self.kernel(), unbiased=unbiased, real_sums=state.sums, shard=shard)
-        return Score(self.options["scale"] * found.value, self.options["scale"] * found.std)
+        """The discrepancy, its standard error and the influence of each row."""
+        unbiased, scale = self.options["unbiased"], self.options["scale"]
+        found, std = exact_distance(
+            state.rows, fake, self.kernel(), unbiased=unbiased, real_sums=state.sums, shard=self.runtime.shard
+        )
+        influence = Influence(*(scale * part for part in found))
+        return Score(influence.value, scale * std, influence)
 
 
 class Kid50kFull(Metric):

@@ -1,5 +1,6 @@
 """Does a generator invent or copy? Nearest neighbours in training and in held-out data, and what is normal for them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics.base import Metric, Score, Scores
+from lightning_synthqual.metrics.base import Influence, Metric, Score, Scores
+from lightning_synthqual.metrics.clusters import Parts, mean_parts, median_parts
 from lightning_synthqual.metrics.copying import CellDistances, Partition, WithinTraining, copying_statistic
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.figures import Figure, Histograms, ImageRef, ImageSheet, SheetCell, SheetRow, Table
@@ -18,6 +20,7 @@ from lightning_synthqual.metrics.shard import MEMORY, Shard
 from lightning_synthqual.metrics.views import Generated, RealSets
 
 _COPY = 1 / 3  # of the distance to the second nearest training image
+_OF_HELD_OUT = ("copy_fraction_held_out", "authenticity_held_out", "null_distance")  # no generated row takes part
 
 
 class Memorization(NamedTuple):
@@ -25,7 +28,8 @@ class Memorization(NamedTuple):
 
     ``closer_to_train``: share of generated rows that are nearer to training than to held-out rows, ties counted half;
     0.5 is no preference. ``copy_fraction``: share whose nearest training row is nearer than a third of the second
-    nearest one, with its value for held-out rows. ``train_distance``, ``held_out_distance``: median distance to the
+    nearest one, with its value for held-out rows, and ``copy_excess``, the former minus the latter: above 0 by more
+    than its error the generator copies. ``train_distance``, ``held_out_distance``: median distance to the
     nearest training, held-out row; ``null_distance``: that of held-out to training rows; each with its quantiles at
     1 % (``_q01``) and 5 % (``_q05``). ``train_held_out_ratio``: the ratio of the first two medians.
     ``authenticity``: see the function of that name, with its value for held-out rows. ``copying_test``: C_T, see
@@ -42,6 +46,7 @@ class Memorization(NamedTuple):
     closer_to_train: Tensor
     copy_fraction: Tensor
     copy_fraction_held_out: Tensor
+    copy_excess: Tensor
     train_distance: Tensor
     train_distance_q01: Tensor
     train_distance_q05: Tensor
@@ -62,7 +67,9 @@ class Comparison(NamedTuple):
 
     Args:
         scalars: Values as ``Memorization`` names them.
-        errors: Standard errors by the same names, where there are any.
+        influences: What each row adds, by the same names; ``real`` is of the training rows, then the held-out rows.
+            Missing for ``copying_test``; for quantiles below the median, where the share of copies makes the density
+            leap; and where all rows have the same neighbour.
         train: The two nearest of all training rows, with distances.
         held_out: The nearest of all held-out rows.
         distances: Distances to nearest rows where the real sets are of equal size: of generated rows to training and
@@ -70,7 +77,7 @@ class Comparison(NamedTuple):
     """
 
     scalars: Memorization
-    errors: dict[str, Tensor]
+    influences: dict[str, Influence]
     train: Neighbors
     held_out: Neighbors
     distances: dict[str, Tensor]
@@ -120,10 +127,19 @@ def memorization(
 
 @dataclass(frozen=True)
 class _Equal:
-    """Equally many training and held-out rows."""
+    """Equally many training and held-out rows, and which of all they are."""
 
     train: Tensor
     held_out: Tensor
+    train_places: Tensor
+    held_out_places: Tensor
+
+
+class _Matched(NamedTuple):
+    """Values of rows, and the real row that each depends on, by its place among training and then held-out rows."""
+
+    values: Tensor
+    real: Tensor
 
 
 class RealNeighbors:
@@ -155,12 +171,14 @@ class RealNeighbors:
         self.unit = distance == "cosine"
         self.shard, self.memory = shard, memory
         count = min(len(train), len(held_out))
-        self.equal = _Equal(_choose(train, count, seed), _choose(held_out, count, seed))
+        places = _choose(train, count, seed), _choose(held_out, count, seed)
+        self.equal = _Equal(_taken(train, places[0]), _taken(held_out, places[1]), *places)
         self.within = WithinTraining(train, unit=self.unit, shard=shard, memory=memory)
         self.nearest = self._search(held_out, train, k=2)
         alike = len(held_out) == len(train)
         null = self.nearest if alike else self._search(self.equal.held_out, self.equal.train)
-        self.null, self.null_indices = self._distance(null.distances[:, 0]), null.indices[:, 0]
+        null_places = null.indices[:, 0] if alike else self.equal.train_places[null.indices[:, 0]]
+        self.null = _Matched(self._distance(null.distances[:, 0]), null_places)
         self.partition = Partition(self.equal.train, cells, seed, unit=self.unit, shard=shard)
         self.in_cells: CellDistances = self.partition.distances(self.equal.held_out, memory)
 
@@ -168,42 +186,72 @@ class RealNeighbors:
         """Compare generated rows (M, D)."""
         in_train = self._search(fake, self.train, k=2)
         in_held_out = self._search(fake, self.held_out)
-        copies = self._copies(in_train)
-        original = self.within.authentic(in_train)
-        near = in_train if len(self.equal.train) == len(self.train) else self._search(fake, self.equal.train)
-        far = in_held_out if len(self.equal.held_out) == len(self.held_out) else self._search(fake, self.equal.held_out)
-        to_train, to_held_out = near.distances[:, 0], far.distances[:, 0]
-        closer = (to_train < to_held_out).double() + 0.5 * (to_train == to_held_out).double()
-        winner = torch.where(to_train < to_held_out, near.indices[:, 0], len(self.train) + far.indices[:, 0])
+        near, far = self._equal_neighbors(fake, in_train, in_held_out)
         distances = {
-            "train_distance": self._distance(to_train),
-            "held_out_distance": self._distance(to_held_out),
+            "train_distance": _Matched(self._distance(near.values), near.real),
+            "held_out_distance": _Matched(self._distance(far.values), far.real),
             "null_distance": self.null,
         }
-        means = {
-            "closer_to_train": (closer, winner),
-            "copy_fraction": (copies, in_train.indices[:, 0]),
-            "copy_fraction_held_out": (self._copies(self.nearest), self.nearest.indices[:, 0]),
-            "authenticity": (original, in_train.indices[:, 0]),
-            "authenticity_held_out": (self.within.authentic(self.nearest), self.nearest.indices[:, 0]),
-        }
-        quantiles = {
-            name + suffix: values.quantile(q)
-            for name, values in distances.items()
-            for suffix, q in (("", 0.5), ("_q01", 0.01), ("_q05", 0.05))
+        of_fake, of_held_out = self._shares(in_train), self._shares(self.nearest)
+        means = {"closer_to_train": _closer(near, far), **of_fake}
+        means |= {f"{name}_held_out": share for name, share in of_held_out.items()}
+        medians = {name: each.values.quantile(0.5) for name, each in distances.items()}
+        values = {name: share.values.mean() for name, share in means.items()}
+        values |= medians | {
+            name + suffix: each.values.quantile(q)
+            for name, each in distances.items()
+            for suffix, q in (("_q01", 0.01), ("_q05", 0.05))
         }
         scalars = Memorization(
-            **{name: values.mean() for name, (values, _) in means.items()},
-            **quantiles,
-            train_held_out_ratio=quantiles["train_distance"] / quantiles["held_out_distance"],
+            **values,
+            copy_excess=values["copy_fraction"] - values["copy_fraction_held_out"],
+            train_held_out_ratio=values["train_distance"] / values["held_out_distance"],
             copying_test=self._copying_test(fake),
         )
-        errors = {name: clustered_error(*pair) for name, pair in means.items()}
-        matched = (near.indices[:, 0], far.indices[:, 0], self.null_indices)
-        for (name, values), clusters in zip(distances.items(), matched, strict=True):
-            errors[name] = median_error(values, clusters)
+        rows = len(self.train) + len(self.held_out)
+        parts = {name: mean_parts(*each, rows) for name, each in means.items()}
+        parts |= {name: median_parts(*each, rows) for name, each in distances.items()}
         found = [Neighbors(self._distance(each.distances), each.indices) for each in (in_train, in_held_out)]
-        return Comparison(scalars, errors, found[0], found[1], distances)
+        shown = {name: each.values for name, each in distances.items()}
+        return Comparison(scalars, self._influences(scalars, parts, len(fake)), found[0], found[1], shown)
+
+    def _equal_neighbors(self, fake: Tensor, in_train: Neighbors, in_held_out: Neighbors) -> tuple[_Matched, _Matched]:
+        """Squared distances to the nearest rows of equally many training and held-out rows, and which they are."""
+        equal = self.equal
+        near = in_train if len(equal.train) == len(self.train) else self._search(fake, equal.train)
+        far = in_held_out if len(equal.held_out) == len(self.held_out) else self._search(fake, equal.held_out)
+        places = equal.train_places[near.indices[:, 0]], equal.held_out_places[far.indices[:, 0]] + len(self.train)
+        return _Matched(near.distances[:, 0], places[0]), _Matched(far.distances[:, 0], places[1])
+
+    def _shares(self, nearest: Neighbors) -> dict[str, _Matched]:
+        """Which rows are copies and which are authentic, by their two nearest training rows."""
+        rows = {"copy_fraction": self._copies(nearest), "authenticity": self.within.authentic(nearest)}
+        return {name: _Matched(each, nearest.indices[:, 0]) for name, each in rows.items()}
+
+    def _influences(self, scalars: Memorization, parts: dict[str, Parts | None], fake: int) -> dict[str, Influence]:
+        """What rows add to the values, by name: to those with known parts, and to what is computed from them."""
+        found = {
+            name: self._influence(getattr(scalars, name), each, fake, name in _OF_HELD_OUT)
+            for name, each in parts.items()
+            if each is not None
+        }
+        _combine(found, "copy_excess", scalars, {"copy_fraction": 1.0, "copy_fraction_held_out": -1.0})
+        ratio, by = float(scalars.train_held_out_ratio), float(scalars.held_out_distance)
+        if by > 0:
+            _combine(
+                found, "train_held_out_ratio", scalars, {"train_distance": 1 / by, "held_out_distance": -ratio / by}
+            )
+        return found
+
+    def _influence(self, value: Tensor, parts: Parts, fake: int, of_held_out: bool) -> Influence:
+        """The parts as influences of generated and of real rows; those of a value of held-out rows are all real."""
+        if not of_held_out:
+            return Influence(value, parts.own, parts.real)
+        # Of a mean over some of N rows one of them adds N times its share.
+        places = self.equal.held_out_places if len(parts.own) < len(self.held_out) else slice(None)
+        real = parts.real.clone()
+        real[len(self.train) :][places] += parts.own * (len(real) / len(parts.own))
+        return Influence(value, real.new_zeros(fake), real)
 
     def _copies(self, found: Neighbors) -> Tensor:
         """Which rows are copies by their two nearest training rows: 1 or 0, float64."""
@@ -225,40 +273,32 @@ class RealNeighbors:
         return squared / 2 if self.unit else squared.sqrt()
 
 
-def clustered_error(values: Tensor, clusters: Tensor) -> Tensor:
-    """Standard error of the mean of values (M,) that depend on each other within clusters (M,).
-
-    Generated rows with the same nearest real row share its luck. The clusters' effective number (n^2 over the sum of
-    their squared sizes) takes the place of their number in the correction for few of them; NaN for a single one.
-    """
-    _, places, sizes = clusters.unique(return_inverse=True, return_counts=True)
-    if len(sizes) == 1:
-        return values.new_full((), torch.nan)
-    sums = values.new_zeros(len(sizes)).index_add_(0, places, values - values.mean())
-    effective = len(values) ** 2 / sizes.double().square().sum()
-    error: Tensor = sums.square().sum().sqrt() / len(values) * (effective / (effective - 1)).sqrt()
-    return error
+def _closer(near: _Matched, far: _Matched) -> _Matched:
+    """Which rows are nearer to training than to held-out rows: 1, 0, or 1/2 for a tie."""
+    closer = (near.values < far.values).double() + 0.5 * (near.values == far.values).double()
+    return _Matched(closer, torch.where(near.values < far.values, near.real, far.real))
 
 
-def median_error(values: Tensor, clusters: Tensor) -> Tensor:
-    """Standard error of the median of values (M,) that depend on each other within clusters (M,).
-
-    Half the distance between the order statistics that lie one standard error of the share below the median off. The
-    clusters are the nearest real rows, whose luck the generated rows that they are nearest to have in common.
-    """
-    ordered = values.sort().values
-    below = clustered_error((values <= ordered[(len(values) - 1) // 2]).double(), clusters)
-    reach = len(values) * float(below) if below.isfinite() else len(values) ** 0.5 / 2
-    middle = (len(values) - 1) / 2
-    low, high = max(0, round(middle - reach)), min(len(values) - 1, round(middle + reach))
-    return (ordered[high] - ordered[low]) / 2
+def _combine(found: dict[str, Influence], name: str, scalars: Memorization, weights: dict[str, float]) -> None:
+    """Add the influence on a value that is, to first order, a weighted sum of others, if theirs are known."""
+    if all(each in found for each in weights):
+        fake, real = (
+            torch.stack([weight * getattr(found[each], part) for each, weight in weights.items()]).sum(dim=0)
+            for part in ("fake", "real")
+        )
+        found[name] = Influence(getattr(scalars, name), fake, real)
 
 
 def _choose(rows: Tensor, count: int, seed: int) -> Tensor:
+    """The places of ``count`` of the rows, in order."""
     if count == len(rows):
-        return rows
+        return torch.arange(count, device=rows.device)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])
-    return rows[torch.from_numpy(chosen).to(rows.device)]
+    return torch.from_numpy(chosen).to(rows.device)
+
+
+def _taken(rows: Tensor, places: Tensor) -> Tensor:
+    return rows if len(places) == len(rows) else rows[places]
 
 
 _TITLES = ("generated", "nearest training", "nearest held-out")
@@ -274,7 +314,8 @@ class MemorizationMetric(Metric):
 
     family = "memorization"
     # The target of closer_to_train is 0.5, that of authenticity its value for held-out images.
-    direction: Any = MappingProxyType({"copy_fraction": "min"})
+    direction: Any = MappingProxyType({"copy_fraction": "min", "copy_excess": "min"})
+    alarms: ClassVar[Mapping[str, float]] = MappingProxyType({"copy_excess": 0.0})
     both_sets = True
     generated_images = "all"
     OPTIONS: ClassVar[Options] = {
@@ -295,7 +336,8 @@ class MemorizationMetric(Metric):
     def score_set(self, state: RealNeighbors, generated: Generated) -> Scores:
         """The scalars, the images nearest to training data, and the distributions of distances."""
         found = state.compare(self.rows(generated))
-        values = {name: Score(value, found.errors.get(name)) for name, value in found.scalars._asdict().items()}
+        influences = found.influences
+        values = {name: Score(value, influence=influences.get(name)) for name, value in found.scalars._asdict().items()}
         sheet, table = self._nearest_to_training(found)
         names = {"cosine": "1 - cosine", "euclidean": "Euclidean"}[self.options["distance"]]
         histograms = Histograms(

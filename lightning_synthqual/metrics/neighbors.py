@@ -1,25 +1,24 @@
 """Nearest neighbours, and which rows lie within given distances: fast bounds first, exact where they do not decide.
 
-A tile of squared distances comes from one matrix product, in float32 on a CPU, and is widened by the rounding error
-that such a product can have. Only what the bounds leave open is computed again, by float64 differences of the rows. So
-the results are those of float64 differences, for any tiles.
+A tile of squared distances comes from one matrix product, in float32, and is widened by the rounding error that such a
+product can have. Only what the bounds leave open is computed again, by float64 differences of the rows. So the results
+are those of float64 differences, for any tiles and on any device. The host waits for the device at most twice a tile.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_synthqual.metrics.bounds import Pair, tile_memory
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.shard import MEMORY, Shard, tile_size, tiles
 
 _SPARE = 8  # neighbours remembered beyond the k-th in the first pass, so that rounding can't push one of the k out
 _MANY = 64  # and in the second pass, for rows that have more near ties than that
-_ELEMENTS = 2**19  # numbers of one block of differences: it stays in a processor's cache
 
 Distance = Literal["euclidean", "cosine"]
-_Reader = Callable[[Tensor | slice], Tensor]
 
 
 class Neighbors(NamedTuple):
@@ -98,14 +97,16 @@ def search(
         shard: This process's shard of the rows.
         memory: Bytes that the tiles may take.
     """
-    shard = shard or Shard()
+    shard, side = shard or Shard(), _side(queries, memory)
     pair = Pair(queries, references, unit=unit)
     found = torch.zeros(2, len(queries), k, dtype=torch.float64, device=references.device)
-    for rows in tiles(shard.rows(len(queries)), tile_size(queries.shape[1], memory)):
-        members = torch.arange(rows.start, rows.stop, device=references.device)
-        squared, indices, sure = _nearest(pair, members, k, _SPARE, pair.dtype, own, memory)
-        if pair.dtype != torch.float64 and not sure.all():
-            squared[~sure], indices[~sure], _ = _nearest(pair, members[~sure], k, _MANY, torch.float64, own, memory)
+    for rows in tiles(shard.rows(len(queries)), side):
+        squared, indices, unsure = _nearest(pair, rows, k, _SPARE, pair.dtype, own, side)
+        if pair.dtype != torch.float64:
+            left = unsure.nonzero()[:, 0]
+            if len(left):
+                again = _nearest(pair, left + rows.start, k, _MANY, torch.float64, own, side)
+                squared[left], indices[left] = again[:2]
         found[0, rows], found[1, rows] = squared, indices.double()
     found = shard.total(found)
     return Neighbors(found[0], found[1].long())
@@ -117,194 +118,136 @@ def squared_radii(features: Tensor, k: int, shard: Shard | None = None, memory: 
     Raises:
         ValueError: If ``k`` is not in [1, N).
     """
-    if not 1 <= k < len(features):
-        raise ValueError(f"`k` must be at least 1 and less than the number of rows, but got k={k}, N={len(features)}.")
-    return search(features, features, k, own=True, shard=shard, memory=memory).distances[:, -1]
+    return squared_radii_for(features, (k,), shard, memory)[0]
 
 
-def within(
-    x: Tensor,
-    y: Tensor,
-    limits: tuple[Tensor, ...],
-    *,
-    strict: bool = False,
-    shard: Shard | None = None,
-    memory: int = MEMORY,
-) -> Iterator[tuple[Tensor, ...]]:
-    """For each tile of the pairs of rows (i of ``x``, j of ``y``) those that are within a limit.
+def squared_radii_for(
+    features: Tensor, ks: Sequence[int], shard: Shard | None = None, memory: int = MEMORY
+) -> tuple[Tensor, ...]:
+    """``squared_radii`` for each ``k`` of ``ks``, from one search.
+
+    Raises:
+        ValueError: If a ``k`` is not in [1, N).
+    """
+    for k in ks:
+        if not 1 <= k < len(features):
+            raise ValueError(
+                f"`k` must be at least 1 and less than the number of rows, but got k={k}, N={len(features)}."
+            )
+    distances = search(features, features, max(ks), own=True, shard=shard, memory=memory).distances
+    return tuple(distances[:, k - 1].clone() for k in ks)
+
+
+class Limit(NamedTuple):
+    """A bound of squared distances.
+
+    Attributes:
+        squared: The bound (N, 1) of each row of the first set, or (1, M) of each row of the second one.
+        strict: Whether a distance that equals it is beyond it.
+    """
+
+    squared: Tensor
+    strict: bool = False
+
+
+class Near(NamedTuple):
+    """Pairs of rows of which some are within a limit.
+
+    Attributes:
+        i: Rows (P,) of the first set, int64.
+        j: Rows (P,) of the second set, int64.
+        inside: Whether each pair is within each of L limits (L, P), bool.
+    """
+
+    i: Tensor
+    j: Tensor
+    inside: Tensor
+
+
+def near(
+    x: Tensor, y: Tensor, limits: Sequence[Limit], *, shard: Shard | None = None, memory: int = MEMORY
+) -> Iterator[Near]:
+    """For each tile of the pairs of rows (i of ``x``, j of ``y``) those that are within some of the limits.
+
+    All limits share one pass over the pairs. Sum what is inside by ``scatter_add_``; selecting it by a mask would let
+    the host wait for the device once more.
 
     Args:
         x: Features (N, D).
         y: Features (M, D).
-        limits: Squared distances, each of shape (N, 1) or (1, M).
-        strict: Whether ``<`` instead of ``<=``.
+        limits: Limits of squared distances.
         shard: This process's shard of the rows of ``x``.
         memory: Bytes that the tiles may take.
 
     Yields:
-        For each limit the pairs (2, P) that are within it.
+        The pairs of a tile that are within a limit, among a few that are within none.
     """
-    pair = Pair(x, y)
-    side = tile_size(x.shape[1], memory)
+    pair, side = Pair(x, y), _side(x, memory)
+    # Rounded up: what is compared in the precision of the bounds errs on the side of looking closer.
+    rough = [_rounded_up(limit / pair.scale**2, pair.dtype) for limit in _greatest([each.squared for each in limits])]
     for rows in tiles((shard or Shard()).rows(len(x)), side):
-        members = torch.arange(rows.start, rows.stop, device=x.device)
-        for columns, lower in pair.lower_bounds(members, pair.dtype, memory):
-            found = []
-            for limit in limits:
-                part = limit[rows] if limit.shape[1] == 1 else limit[:, columns]
-                # Rounded up: what is compared in the precision of the bounds errs on the side of looking closer.
-                rough = torch.nextafter((part / pair.scale**2).to(lower.dtype), torch.tensor(torch.inf).to(lower))
-                places = (lower <= rough).nonzero().T
-                i, j = places[0] + rows.start, places[1] + columns.start
-                bound = limit[i, 0] if limit.shape[1] == 1 else limit[0, j]
-                upper = lower[places[0], places[1]].double() + pair.gap(i, j, lower.dtype)
-                inside = upper * pair.scale**2 < bound
-                open_ = ~inside
-                exact = pair.exact(i[open_], j[open_])
-                inside[open_] = exact < bound[open_] if strict else exact <= bound[open_]
-                found.append(torch.stack([i[inside], j[inside]]))
-            yield tuple(found)
+        for columns, lower in pair.lower_bounds(rows, pair.dtype, side):
+            close = _at_most(lower, rough, rows, columns)
+            i, j = close.nonzero().unbind(dim=1)
+            least = lower[i, j].double()
+            yield _decided(pair, i + rows.start, j + columns.start, least, limits)
 
 
-class Pair:
-    """Two sets of rows and the squared distances between them: bounds of whole tiles, exact values of single pairs.
+def _side(rows: Tensor, memory: int) -> int:
+    """Side of the tiles of rows like these."""
+    return tile_size(rows.shape[1], tile_memory(rows.device, memory))
+
+
+def _greatest(limits: Sequence[Tensor]) -> list[Tensor]:
+    """The greatest limits of the rows (N, 1), and of the columns (1, M), as far as there are any."""
+    groups = ([each for each in limits if each.shape[1] == 1], [each for each in limits if each.shape[1] != 1])
+    return [torch.stack(group).amax(dim=0) for group in groups if group]
+
+
+def _rounded_up(limits: Tensor, dtype: torch.dtype) -> Tensor:
+    rounded = limits.to(dtype)
+    return torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
+
+
+def _at_most(lower: Tensor, limits: list[Tensor], rows: slice, columns: slice) -> Tensor:
+    """Where a tile of lower bounds is at most one of the limits."""
+    close = [lower <= (limit[rows] if limit.shape[1] == 1 else limit[:, columns]) for limit in limits]
+    return close[0] if len(close) == 1 else close[0].logical_or_(close[1])
+
+
+def _decided(pair: Pair, i: Tensor, j: Tensor, least: Tensor, limits: Sequence[Limit]) -> Near:
+    """Which pairs are within which limit: by the bounds of their distances, by the distance where these are not enough.
 
     Args:
-        x: Features (N, D).
-        y: Features (M, D).
-        unit: Whether rows are divided by their lengths.
-
-    Raises:
-        ValueError: If ``unit`` and a row is zero.
+        pair: The sets.
+        i: Rows (P,) of the first set.
+        j: Rows (P,) of the second one.
+        least: Lower bounds (P,) of their squared distances, in units of ``scale²``.
+        limits: The limits.
     """
-
-    def __init__(self, x: Tensor, y: Tensor, *, unit: bool = False) -> None:
-        self.x, self.y = x, y
-        self.x_lengths = _lengths(x, "queries") if unit else None
-        self.y_lengths = _lengths(y, "references") if unit else None
-        self.dtype = _working_dtype(x.device)
-        # Bounds are of rows that are centred, so that a far-off mean costs no digits, and scaled to at most length 1,
-        # so that float32 holds their squares.
-        parts = list(_parts(y))
-        sums = torch.empty(len(parts), y.shape[1], dtype=torch.float64, device=y.device)
-        for place, part in enumerate(parts):
-            torch.sum(self._y(part), dim=0, out=sums[place])
-        self.origin = sums.sum(dim=0) / len(y)
-        x_sizes, x_longest = self._sizes(x, self._x)
-        y_sizes, y_longest = (x_sizes, x_longest) if y is x else self._sizes(y, self._y)
-        self.scale = max(float(x_sizes.max()), float(y_sizes.max())) ** 0.5 or 1.0
-        self.x_sizes, self.y_sizes = x_sizes / self.scale**2, y_sizes / self.scale**2
-        # What centring in float64 may have rounded off.
-        lost = 4 * torch.finfo(torch.float64).eps * max(x_longest, y_longest) / self.scale
-        self._slack = 8 * lost + 4 * lost**2 + 1e-30
-
-    def lower_bounds(self, members: Tensor, dtype: torch.dtype, memory: int) -> Iterator[tuple[slice, Tensor]]:
-        """Lower bounds of the squared distances from rows of ``x`` to all of ``y``, in units of ``scale²``.
-
-        The tensor of a tile is overwritten by the next one.
-        """
-        side = tile_size(self.x.shape[1], memory)
-        rows = self._product_rows(
-            self._x, members, self.origin.new_empty(len(members), self.x.shape[1], dtype=dtype)
-        ).mul_(-2)
-        sizes = (self.x_sizes[members] * (1 - self._rounding(dtype)) - self._slack).to(dtype)[:, None]
-        space = rows.new_empty(len(members) * min(side, len(self.y)))
-        block = rows.new_empty(min(side, len(self.y)), self.y.shape[1])
-        for columns in tiles(range(len(self.y)), side):
-            count = columns.stop - columns.start
-            tile = space[: len(members) * count].view(len(members), count)
-            with torch.autocast(tile.device.type, enabled=False):
-                torch.mm(
-                    rows,
-                    self._product_rows(self._y, torch.arange(columns.start, columns.stop), block[:count]).T,
-                    out=tile,
-                )
-            tile += sizes
-            tile += (self.y_sizes[columns] * (1 - self._rounding(dtype))).to(dtype)
-            yield columns, tile
-
-    def gap(self, i: Tensor, j: Tensor, dtype: torch.dtype) -> Tensor:
-        """How far the squared distances of pairs may lie above their lower bounds, in units of ``scale²``."""
-        return 2 * (self._rounding(dtype) * (self.x_sizes[i] + self.y_sizes[j]) + self._slack)
-
-    def exact(self, i: Tensor, j: Tensor) -> Tensor:
-        """Squared distances (P,) of pairs of rows, from float64 differences."""
-        squared = torch.empty(len(i), dtype=torch.float64, device=self.y.device)
-        for part in tiles(range(len(i)), max(1, _ELEMENTS // self.x.shape[1])):
-            difference = self._x(i[part]).sub_(self._y(j[part]))
-            squared[part] = difference.square_().sum(dim=1)
-        return squared
-
-    def _product_rows(self, rows: _Reader, index: Tensor, out: Tensor) -> Tensor:
-        """Rows as the products take them: centred and scaled."""
-        for part in _parts(out):
-            out[part] = rows(index[part]).sub_(self.origin).div_(self.scale)
-        return out
-
-    def _rounding(self, dtype: torch.dtype) -> float:
-        """Rounding error of a bound relative to the squared lengths of its rows.
-
-        That of a dot product of D terms is at most D u / (1 - D u) times both lengths, u being half an eps; a few more
-        for rounding the rows and adding the squared lengths.
-        """
-        columns = self.x.shape[1]
-        unit = (columns + 16) * torch.finfo(dtype).eps / 2
-        return unit / (1 - unit)
-
-    def _x(self, index: Tensor | slice) -> Tensor:
-        return _rows(self.x, self.x_lengths, index)
-
-    def _y(self, index: Tensor | slice) -> Tensor:
-        return _rows(self.y, self.y_lengths, index)
-
-    def _sizes(self, features: Tensor, rows: _Reader) -> tuple[Tensor, float]:
-        """Squared lengths of the centred rows, and the greatest length that was rounded in centring."""
-        sizes = torch.empty(len(features), dtype=torch.float64, device=features.device)
-        longest = 0.0
-        for part in _parts(features):
-            block = rows(part)
-            longest = max(longest, float(torch.linalg.vector_norm(block, dim=1).max()))
-            sizes[part] = block.sub_(self.origin).square_().sum(dim=1)
-        return sizes, longest
-
-
-def _rows(features: Tensor, lengths: Tensor | None, index: Tensor | slice) -> Tensor:
-    """Rows in float64, as a copy."""
-    rows: Tensor = features[index].to(torch.float64, copy=True)
-    return rows if lengths is None else rows.div_(lengths[index, None])
-
-
-def _parts(rows: Tensor) -> Iterator[slice]:
-    return tiles(range(len(rows)), max(1, _ELEMENTS // rows.shape[1]))
-
-
-def _lengths(features: Tensor, role: str) -> Tensor:
-    lengths = torch.empty(len(features), dtype=torch.float64, device=features.device)
-    for part in _parts(features):
-        torch.linalg.vector_norm(features[part], dim=1, dtype=torch.float64, out=lengths[part])
-    if not lengths.all():
-        row = int((lengths == 0).nonzero()[0])
-        raise ValueError(f"Row {row} of `{role}` is zero, so it has no direction. Use `distance='euclidean'`.")
-    return lengths
-
-
-def _working_dtype(device: torch.device) -> torch.dtype:
-    """The precision of products: float32 on a CPU, unless it is set to a coarser type there."""
-    exact = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
-    return torch.float32 if exact else torch.float64
+    bounds = [each.squared[i, 0] if each.squared.shape[1] == 1 else each.squared[0, j] for each in limits]
+    most = (least + pair.gap(i, j, pair.dtype)) * pair.scale**2
+    least = least * pair.scale**2 * (1 - 1e-12)  # the product is rounded
+    inside = torch.stack([most < bound for bound in bounds])
+    possible = torch.stack([least <= bound for bound in bounds])
+    open_ = (possible & ~inside).any(dim=0).nonzero()[:, 0]
+    exact = pair.exact(i[open_], j[open_])
+    for place, (bound, limit) in enumerate(zip(bounds, limits, strict=True)):
+        inside[place, open_] = exact < bound[open_] if limit.strict else exact <= bound[open_]
+    return Near(i, j, inside)
 
 
 def _nearest(
-    pair: Pair, members: Tensor, k: int, spare: int, dtype: torch.dtype, own: bool, memory: int
+    pair: Pair, rows: slice | Tensor, k: int, spare: int, dtype: torch.dtype, own: bool, side: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The k nearest of ``y`` for some rows of ``x``: squared distances, indices, and whether they certainly are."""
+    """The k nearest of ``y`` for some rows of ``x``: squared distances, indices, and whether they are uncertain."""
+    members = torch.arange(rows.start, rows.stop, device=pair.y.device) if isinstance(rows, slice) else rows
     kept = k + spare
     lower = torch.full((len(members), kept), torch.inf, dtype=dtype, device=members.device)
     places = torch.zeros_like(lower, dtype=torch.int64)
-    for columns, tile in pair.lower_bounds(members, dtype, memory):
+    for columns, tile in pair.lower_bounds(rows, dtype, side):
         if own:
-            mine = ((members >= columns.start) & (members < columns.stop)).nonzero()[:, 0]
-            tile[mine, members[mine] - columns.start] = torch.inf  # a row is not its own neighbour
+            _exclude(tile, rows, columns)
         best = tile.topk(min(kept, tile.shape[1]), dim=1, largest=False, sorted=False)
         lower, chosen = torch.cat([lower, best.values], dim=1).topk(kept, dim=1, largest=False, sorted=False)
         places = torch.cat([places, best.indices + columns.start], dim=1).gather(1, chosen)
@@ -315,8 +258,21 @@ def _nearest(
     kth = upper.topk(k, dim=1, largest=False).values.amax(dim=1, keepdim=True)  # kthvalue has no deterministic form
     needed = (bounds <= kth) & bounds.isfinite()
     exact = torch.full_like(bounds, torch.inf)
-    row, slot = needed.nonzero().T
+    row, slot = needed.nonzero().unbind(dim=1)
     exact[row, slot] = pair.exact(members[row], places[row, slot])
     squared, order = exact.sort(dim=1, stable=True)
     # A reference that was not kept has a lower bound beyond the greatest one kept.
-    return squared[:, :k], places.gather(1, order)[:, :k], bounds.amax(dim=1) > kth[:, 0]
+    return squared[:, :k], places.gather(1, order)[:, :k], bounds.amax(dim=1) <= kth[:, 0]
+
+
+def _exclude(tile: Tensor, rows: slice | Tensor, columns: slice) -> None:
+    """Make the distance of each row to itself infinite: a row is not its own neighbour."""
+    if not isinstance(rows, slice):
+        others = torch.arange(columns.start, columns.stop, device=tile.device)
+        tile.masked_fill_(rows[:, None] == others, torch.inf)
+        return
+    start, stop = max(rows.start, columns.start), min(rows.stop, columns.stop)
+    if start < stop:
+        tile[start - rows.start : stop - rows.start, start - columns.start : stop - columns.start].fill_diagonal_(
+            torch.inf
+        )

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_synthqual.metrics.base import Metric, Score, Scores
+from lightning_synthqual.metrics.base import Influence, Metric, Score, Scores
 from lightning_synthqual.metrics.figures import ImageRef, ImageSheet, Points, Scatters, SheetCell, SheetRow, Table
 from lightning_synthqual.metrics.neighbors import search
 from lightning_synthqual.metrics.options import Options, option
@@ -23,6 +23,7 @@ _TITLES = {
     "held_out": "generated images and their nearest held-out images",
     "random": "generated images and random training images",
 }
+_REAL_KINDS = ("real", "real_random")  # held-out images against training images
 _BATCH = 32
 _SHOWN = ("best", "average", "worst")
 
@@ -92,8 +93,8 @@ class PairsMetric(Metric):
         train, held_out = real.train, real.held_out
         count = min(self.options["num_images"], held_out.count)
         matches = [
-            Matches("real", train, self._nearest(held_out, train, count)),
-            Matches("real_random", train, self._random(train, count)),
+            Matches(_REAL_KINDS[0], train, self._nearest(held_out, train, count)),
+            Matches(_REAL_KINDS[1], train, self._random(train, count)),
         ]
         return RealPairs(train, held_out, self._measure(held_out, matches, count))
 
@@ -191,9 +192,9 @@ class PairsMetric(Metric):
                 ends = (_cell(table[index, column]) for index in (best, worst))
                 rows.append((name, kind, float(mean), float(error), *ends, r, p, len(finite)))
                 if len(finite) == len(table):
-                    values[f"{name}_{kind}"] = Score(float(mean), float(error))
+                    values[f"{name}_{kind}"] = mean_score(finite, kind)
                 if r is not None:
-                    values[f"{name}_{kind}_entropy_r"] = Score(r)
+                    values[f"{name}_{kind}_entropy_r"] = correlation_score(r, table, column, kind)
         columns = ("metric", "kind", "mean", "standard error", "best", "worst", "r with entropy", "p", "n")
         return values, Table(columns, rows)
 
@@ -248,6 +249,24 @@ def _correlation(table: NDArray[np.float64], column: int) -> tuple[float | None,
         return None, None
     found = pearsonr(values, entropy)
     return float(found.statistic), float(found.pvalue)
+
+
+def mean_score(values: NDArray[np.float64], kind: str) -> Score:
+    """The mean over pairs (n,); the rows of real pairs are no generated ones, so that they have no influence."""
+    mean = torch.from_numpy(values).mean()
+    influence = Influence(mean, torch.from_numpy(values) - mean, mean.new_zeros(0))
+    return Score(mean, influence.std) if kind in _REAL_KINDS else Score(mean, influence=influence)
+
+
+def correlation_score(r: float, table: NDArray[np.float64], column: int, kind: str) -> Score:
+    """Pearson's r, with the influence of each pair where all of them are generated images' and have a value."""
+    values, entropy = _finite(table, column)
+    if kind in _REAL_KINDS or len(values) < len(table):
+        return Score(r)
+    one, other = (torch.from_numpy((each - each.mean()) / each.std()) for each in (values, entropy))
+    influences = one * other - r * (one.square() + other.square()) / 2
+    value = influences.new_tensor(r)
+    return Score(value, influence=Influence(value, influences - influences.mean(), value.new_zeros(0)))
 
 
 def _cell(value: float) -> float | None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_synthqual.metrics.base import Metric, Score
+from lightning_synthqual.metrics.base import Influence, Metric, Score
 from lightning_synthqual.metrics.options import Options, option
 from lightning_synthqual.metrics.views import Generated, PathSource, RealSets, SetView
 
@@ -42,13 +42,6 @@ PUBLISHED: dict[str, Path] = {
     "ppl_w_end": Path("w", "end", crop=True),
     "ppl2_w_end": Path("w", "end", crop=False),
 }
-
-
-class PathLength(NamedTuple):
-    """The length and its standard error over draws of the paths; float64 scalars."""
-
-    value: Tensor
-    std: Tensor
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
@@ -150,21 +143,24 @@ def filter_percentiles(distances: Tensor) -> Tensor:
     return distances[(values >= low) & (values <= high)]
 
 
-def path_length(distances: Tensor, epsilon: float) -> PathLength:
+def path_length(distances: Tensor, epsilon: float) -> Influence:
     """The mean of the filtered distances over steps of ``epsilon``, divided by its square.
 
-    The standard error is that of a trimmed mean, from the variance of the distances with the outer ones moved to the
-    ends of the remaining ones (Tukey and McLaughlin 1963).
+    The influences are those of a trimmed mean: the distances, the outer ones moved to the ends of the remaining ones,
+    less their mean, over the share that remains (Tukey and McLaughlin 1963).
 
     Args:
         distances: (N,), N >= 2, of a kind that grows with the square of the step, as LPIPS does.
         epsilon: The step.
+
+    Returns:
+        The length, and the influences of the steps (N,), float64; none of real rows.
     """
     scaled = distances.double() / epsilon**2
     kept = filter_percentiles(scaled)
     winsorised = scaled.clamp(kept.min(), kept.max())
-    std = winsorised.std(correction=1) / (len(kept) / len(scaled) * len(scaled) ** 0.5)
-    return PathLength(kept.mean(), std)
+    share = len(kept) / len(scaled)
+    return Influence(kept.mean(), (winsorised - winsorised.mean()) / share, scaled.new_zeros(0))
 
 
 def distances(one: Tensor, other: Tensor, path: Path, distance: Distance) -> Tensor:
@@ -253,7 +249,7 @@ class PublishedPathLength(Metric):
         """Nothing: real images take no part."""
 
     def score_set(self, state: None, generated: Generated) -> Score:
-        """The length and its standard error."""
+        """The length and the influence of each pair of images."""
         source, count = self._source(generated), self._count
         for warning in self._check(source):
             self.runtime.warn(warning)
@@ -266,7 +262,8 @@ class PublishedPathLength(Metric):
                     indices += numbers
                 advance(len(numbers) * self.runtime.shard.world_size)
         found = self.runtime.gather(torch.cat(results) if results else None, indices, count)
-        return Score(*path_length(found, self.options["epsilon"]))
+        influence = path_length(found, self.options["epsilon"])
+        return Score(influence.value, influence=influence)
 
     def try_out(self, generated: Generated, real_size: tuple[int, int] | None) -> Iterator[str]:
         """Measure two pairs of equal images."""

@@ -1,12 +1,17 @@
 """How several processes divide one computation by rows, and how the arithmetic stays ignorant of them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import sqrt
 
 from torch import Tensor
 
 MEMORY = 64 * 2**20  # bytes that the tiles of a computation may take
+
+
+_halvings: ContextVar[int] = ContextVar("halvings", default=0)
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -39,6 +44,16 @@ def tiles(rows: range, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, rows.stop))
 
 
+@contextmanager
+def smaller_tiles(halvings: int) -> Iterator[None]:
+    """Halve the memory of all tiles so many times within the context, which every process enters alike."""
+    token = _halvings.set(halvings)
+    try:
+        yield
+    finally:
+        _halvings.reset(token)
+
+
 def tile_size(columns: int, memory: int = MEMORY) -> int:
     """Side of a square tile that fits ``memory`` bytes together with the two blocks of rows it is made from.
 
@@ -53,7 +68,10 @@ def tile_size(columns: int, memory: int = MEMORY) -> int:
         >>> tile_size(2048), tile_size(64, memory=2**20)
         (1496, 296)
     """
-    side = int(sqrt(columns**2 + memory / 8)) - columns
+    halvings = _halvings.get()
+    side = int(sqrt(columns**2 + (memory >> halvings) / 8)) - columns
+    if side < 1 and halvings:
+        return 1
     if side < 1:
         raise ValueError(f"`memory` of {memory} bytes is too little for rows of {columns} columns. Give more.")
     return side if side < 8 else side - side % 8  # rows that begin on a cache line are summed faster

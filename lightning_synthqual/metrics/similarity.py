@@ -71,11 +71,11 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     weights = torch.tensor(_SCALE_WEIGHTS[:scales], dtype=torch.float64, device=a.device)
     if scales < len(_SCALE_WEIGHTS):
         weights /= weights.sum()
-    parts = zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)
-    return torch.cat([_similarities(x, y, scales).pow(weights[:, None]).prod(dim=0) for x, y in parts])
+    parts, blur = zip(a.split(_BLOCK), b.split(_BLOCK), strict=True), _Blur(a.device)
+    return torch.cat([_similarities(x, y, scales, blur).pow(weights[:, None]).prod(dim=0) for x, y in parts])
 
 
-def _similarities(x: Tensor, y: Tensor, scales: int) -> Tensor:
+def _similarities(x: Tensor, y: Tensor, scales: int, blur: "_Blur") -> Tensor:
     """By scale (scales, N): the means of contrast and structure, at the last scale of luminance too; at least 0."""
     found = []
     for scale in range(scales):
@@ -83,7 +83,6 @@ def _similarities(x: Tensor, y: Tensor, scales: int) -> Tensor:
             x, y = (avg_pool2d(each, 2) for each in (x, y))
         if scale == scales - 1:
             x, y = (pad(each, (_WINDOW // 2,) * 4, mode="reflect") for each in (x, y))  # as torchmetrics does
-        blur = _Blur(x)
         x_mean, y_mean = blur(x), blur(y)
         x_variance, y_variance = (blur(x * x) - x_mean**2).clamp(min=0), (blur(y * y) - y_mean**2).clamp(min=0)
         structure = (2 * (blur(x * y) - x_mean * y_mean) + _C2) / (x_variance + y_variance + _C2)
@@ -94,20 +93,25 @@ def _similarities(x: Tensor, y: Tensor, scales: int) -> Tensor:
 
 
 class _Blur:
-    """Means over Gaussian windows that lie within the image, as two products with banded matrices."""
+    """Means over Gaussian windows that lie within the image, as two products with banded matrices, made once a size."""
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._bands: dict[int, Tensor] = {}
         window = torch.exp(-(torch.arange(-(_WINDOW // 2), _WINDOW // 2 + 1).double() / _SIGMA).square() / 2)
-        window /= window.sum()
-        self._bands = []
-        for side in like.shape[2:]:
-            band = torch.zeros(side - _WINDOW + 1, side, dtype=torch.float64)
-            for place, row in enumerate(band):
-                row[place : place + _WINDOW] = window
-            self._bands.append(band.to(like.device))
+        self._window = window / window.sum()
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        return self._bands[0] @ pictures @ self._bands[1].T
+        rows, columns = (self._band(side) for side in pictures.shape[2:])
+        return rows @ pictures @ columns.T
+
+    def _band(self, side: int) -> Tensor:
+        if side not in self._bands:
+            places = torch.arange(side) - torch.arange(side - _WINDOW + 1)[:, None]
+            inside = (places >= 0) & (places < _WINDOW)
+            band = torch.where(inside, self._window[places.clamp(0, _WINDOW - 1)], 0.0)
+            self._bands[side] = band.to(self._device)
+        return self._bands[side]
 
 
 def ms_ssim_scales(height: int, width: int) -> int:

@@ -129,6 +129,7 @@ class Runtime:
         progress: Function ``(name, total) -> context manager`` that yields ``advance(count)``.
         warn: Function that gives a warning once.
         smoke_test: Whether only a few images are used, so that costly loops may be shortened.
+        shared: Where metrics of the same evaluation keep what they have in common, each under a key of its own.
     """
 
     shard: Shard = field(default_factory=Shard)
@@ -138,3 +139,4 @@ class Runtime:
     progress: Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]] = _silent
     warn: Callable[[str], None] = _ignore
     smoke_test: bool = False
+    shared: dict[Any, Any] = field(default_factory=dict, compare=False)

@@ -196,6 +196,24 @@ def in_shards() -> Callable[[int, Callable[[Shard], Any]], list[Any]]:
     return _in_shards
 
 
+def _left_out(value: Callable[[Tensor], Tensor], rows: Tensor, influences: Tensor) -> float:
+    count, whole = len(rows), value(rows)
+    changes = torch.stack([value(torch.cat([rows[:i], rows[i + 1 :]])) - whole for i in range(count)])
+    assert influences.dtype == torch.float64
+    assert influences.shape == (count,)
+    assert abs(influences.mean().item()) < 1e-9 * influences.abs().max().item()
+    return float((changes * (count - 1) + influences).norm() / influences.norm())
+
+
+@pytest.fixture(scope="session")
+def left_out() -> Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], float]:
+    """``left_out(value, rows, influences)``: how far influences are from what each row changes when it is left out.
+
+    The root mean square of the differences over that of the influences, which must be of mean zero.
+    """
+    return _left_out
+
+
 class Averages(nn.Module):
     """Box averages as features."""
 

@@ -1,6 +1,8 @@
 """Metrics of a stranger: what they are made of, what they may return, and how that is reported."""
 
+import json
 import pickle
+from collections import Counter
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from lightning_synthqual.metrics import Influence, Metric, Score, Scores
 from lightning_synthqual.metrics.base import Published, as_scores
+from lightning_synthqual.metrics.catalogue import metrics_by_name
 from lightning_synthqual.metrics.figures import Histograms, Table
 from lightning_synthqual.metrics.options import option
 from lightning_synthqual.metrics.states import pack_state, state_key, unpack_state
@@ -92,12 +95,12 @@ def test_the_standard_error_follows_from_the_influence_of_the_rows() -> None:
     real, fake = torch.randn(2, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     real = real[:30]
     influence = Influence(fake.mean() - real.mean(), fake - fake.mean(), -(real - real.mean()))
-    expected = (fake.var(correction=0) / 40 + real.var(correction=0) / 30).sqrt()
+    expected = (fake.var() / 40 + real.var() / 30).sqrt()
     error = Score(influence.value, influence=influence).error
     assert float(error or 0) == pytest.approx(expected.item(), rel=1e-12)
     assert Score(influence.value, std=0.25, influence=influence).error == 0.25
     alone = Influence(fake.mean(), fake - fake.mean(), torch.empty(0, dtype=torch.float64))
-    assert alone.std.item() == pytest.approx((fake.var(correction=0) / 40).sqrt().item(), rel=1e-12)
+    assert alone.std.item() == pytest.approx((fake.var() / 40).sqrt().item(), rel=1e-12)
 
 
 def test_options_have_defaults_and_become_plain_numbers() -> None:
@@ -183,6 +186,7 @@ def test_a_metric_without_a_score_says_so() -> None:
         {"mean": torch.zeros(2), "dict.key": torch.ones(1)},
         (torch.zeros(2), torch.ones(3), torch.zeros(())),
         tuple(torch.full((1,), i) for i in range(12)),
+        [torch.zeros(1), None, 3, (torch.ones(2), 2.5)],
     ],
 )
 def test_states_of_tensors_come_back_as_they_were(state: Any) -> None:
@@ -194,7 +198,8 @@ def test_states_of_tensors_come_back_as_they_were(state: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [None, 3.0, {}, (), {"a": 1.0}, {1: torch.zeros(1)}, (torch.zeros(1), None), [torch.zeros(1)]]
+    "state",
+    [None, 3.0, {}, (), {"a": 1.0}, {1.5: torch.zeros(1)}, (torch.zeros(1), object()), Counter(a=torch.zeros(1))],
 )
 def test_other_states_are_not_packed(state: Any) -> None:
     assert pack_state(state) is None
@@ -252,13 +257,43 @@ def test_the_key_of_a_state_knows_all_of_a_long_attribute(kind: Any) -> None:
     assert one is None or one != other
 
 
-def test_states_that_cost_nothing_or_are_our_own_have_no_key() -> None:
+def test_states_that_cost_nothing_have_no_key() -> None:
     assert state_key(Metric("mine", extractor="pixels"), "a") is None
 
-    class Ours(Prepares):
-        family = "ours"
 
-    assert state_key(Ours("mine", extractor="pixels"), "a") is None
+@pytest.mark.parametrize("name", ["fd_pixels", "kd_pixels", "cmmd", "recall_pixels", "density_pixels"])
+def test_our_own_states_come_back_without_the_features_they_hold(name: str) -> None:
+    (metric,) = metrics_by_name([name], ["pixels", "clip"], {})
+    rows = torch.rand(40, 5, generator=torch.Generator().manual_seed(0))
+    state = metric.prepare(rows)
+    tensors = pack_state(state, [rows])
+    assert tensors is not None
+    assert not any(each.shape[1:] == rows.shape for each in tensors.values())
+    again = unpack_state(tensors, [rows])
+    assert type(again) is type(state)
+    assert again.rows is rows
+    fake = rows[:20] + 0.1
+    one, other = (as_scores(metric, metric.score(each, fake)).values for each in (again, state))
+    assert {name: each.value for name, each in one.items()} == {name: each.value for name, each in other.items()}
+
+
+def test_the_key_of_our_own_states_knows_options_but_not_names() -> None:
+    def key(name: str, **options: Any) -> str | None:
+        (metric,) = metrics_by_name([name], ["pixels"], options)
+        return state_key(metric, "a")
+
+    assert key("precision_pixels") == key("recall_pixels")
+    keys = [key("precision_pixels"), key("precision_pixels", precision={"k": 4}), key("density_pixels")]
+    assert len({None, *keys, key("fd_pixels"), key("kd_pixels")}) == 6
+
+
+def test_a_state_of_another_version_is_refused() -> None:
+    tensors = pack_state({"a": torch.zeros(1)})
+    assert tensors is not None
+    for kind in ("lightning_synthqual.metrics.frechet:NoSuchState", "lightning_synthqual.nothing:A", "os:system"):
+        template = torch.frombuffer(bytearray(json.dumps([kind, {}]).encode()), dtype=torch.uint8)
+        with pytest.raises(ValueError, match="cannot be read"):
+            unpack_state({**tensors, "template": template[None]})
 
 
 def test_published_numbers_of_images() -> None:

@@ -18,6 +18,7 @@ from lightning_synthqual.metrics import (
 from lightning_synthqual.metrics.base import SUFFIXES, Metric, Score, as_scores
 from lightning_synthqual.metrics.catalogue import CATALOGUE, GROUPS, direction, metrics_by_name
 from lightning_synthqual.metrics.frechet import distance_to_gaussian, fit_gaussian
+from lightning_synthqual.metrics.inception import inception_influence
 
 Cloud = Callable[..., Tensor]
 
@@ -281,12 +282,12 @@ def test_metrics_give_what_the_functions_give(cloud: Cloud) -> None:
         assert found["coverage"].value == values.coverage
 
 
-def test_error_of_the_inception_score_is_that_of_the_mean_over_splits(cloud: Cloud) -> None:
+@pytest.mark.parametrize("splits", [1, 6])
+def test_error_of_the_inception_score_follows_from_influences(cloud: Cloud, splits: int) -> None:
     """The preset has what its publication prints beside it: the spread over the splits."""
     logits = cloud(0, 60, 9, spread=3.0)
-    expected = inception_score(logits, splits=6, seed=1)
-    assert numbers(score("isc", logits, logits, splits=6, seed=1)[""]) == (expected.mean, expected.std / 5**0.5)
-    assert score("isc", logits, logits, splits=1)[""].error is None
+    expected = inception_influence(logits, splits=splits, seed=1)
+    assert numbers(score("isc", logits, logits, splits=splits, seed=1)[""]) == (expected.value, expected.std)
     assert score("is50k", logits, logits)[""].error == inception_score(logits).std
 
 

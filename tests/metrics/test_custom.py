@@ -51,7 +51,9 @@ def test_the_mean_over_images_and_its_standard_error(pictures: Pictures, count: 
     images = pictures(count, 6, 5)
     found, values = score(ImageMetric("brightness", brightness), generated(images)), brightness(images)
     assert found.value.item() == pytest.approx(values.mean().item(), rel=1e-12)
-    assert found.std.item() == pytest.approx(values.std().item() / count**0.5, rel=1e-12)
+    assert found.error.item() == pytest.approx(values.std().item() / count**0.5, rel=1e-12)
+    torch.testing.assert_close(found.influence.fake, values - values.mean(), rtol=0, atol=1e-10)
+    assert (found.influence.value, len(found.influence.real)) == (found.value, 0)
 
 
 def test_the_sheet_shows_the_lowest_and_the_highest(pictures: Pictures) -> None:

@@ -9,11 +9,19 @@ from torch import Tensor, nn
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from lightning_synthqual.metrics import frechet, frechet_distance
-from lightning_synthqual.metrics.frechet import distance_to_gaussian, distance_with_error, fit_gaussian, moments
+from lightning_synthqual.metrics import frechet, frechet_distance, frechet_influence
+from lightning_synthqual.metrics.frechet import (
+    Fid50k,
+    FrechetDistance,
+    distance_to_gaussian,
+    distance_with_error,
+    fit_gaussian,
+    moments,
+)
 
 Golden = Callable[[str], tuple[Tensor, ...]]
 Cloud = Callable[..., Tensor]
+LeftOut = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], float]
 
 law = settings(derandomize=True, deadline=None, max_examples=40)
 seeds = st.integers(0, 10_000)
@@ -216,7 +224,8 @@ def test_golden_with_covariances_divided_by_n(golden: Golden, case: str, expecte
     real, fake, _ = golden(case)
     gaussian = fit_gaussian(real, ddof=0)
     assert distance_to_gaussian(gaussian, fake, ddof=0).item() == pytest.approx(expected, rel=1e-6, abs=1e-4)
-    assert distance_with_error(gaussian, real, fake, ddof=0)[0].item() == pytest.approx(expected, rel=1e-6, abs=1e-4)
+    influence, _ = distance_with_error(gaussian, real, fake, ddof=0)
+    assert influence.value.item() == pytest.approx(expected, rel=1e-6, abs=1e-4)
 
 
 @pytest.mark.parametrize("ddof", [0, 1])
@@ -229,14 +238,14 @@ def test_moments(cloud: Cloud, ddof: int) -> None:
 
 def test_the_distance_with_error_is_the_distance(pair: tuple[Tensor, Tensor]) -> None:
     real, fake = pair
-    distance, error = distance_with_error(fit_gaussian(real), real, fake)
-    assert distance.item() == pytest.approx(frechet_distance(real, fake).item(), rel=1e-8)
+    found, error = distance_with_error(fit_gaussian(real), real, fake)
+    assert found.value.item() == pytest.approx(frechet_distance(real, fake).item(), rel=1e-8)
     assert error.isfinite()
     assert error > 0
 
 
-def test_influences_are_what_leaving_a_row_out_changes(cloud: Cloud) -> None:
-    """Far apart, where what is second order is small, the error is that of the jackknife."""
+def test_error_of_sets_far_apart_is_that_of_the_jackknife(cloud: Cloud) -> None:
+    """There what is second order is small."""
     real, fake = cloud(0, 120, 3), cloud(1, 80, 3, centre=1.5, spread=2.0)
 
     def jackknife(rows: Tensor, distance: Callable[[Tensor], Tensor]) -> float:
@@ -246,6 +255,51 @@ def test_influences_are_what_leaving_a_row_out_changes(cloud: Cloud) -> None:
     variance = jackknife(real, lambda rows: frechet_distance(rows, fake))
     variance += jackknife(fake, lambda rows: frechet_distance(real, rows))
     assert distance_with_error(fit_gaussian(real), real, fake)[1].item() == pytest.approx(variance**0.5, rel=0.03)
+
+
+@pytest.mark.parametrize(("dimension", "centre"), [(3, 1.5), (8, 0.7)])
+def test_influences_are_what_leaving_a_row_out_changes(
+    cloud: Cloud, left_out: LeftOut, dimension: int, centre: float
+) -> None:
+    real, fake = cloud(0, 200, dimension), cloud(1, 200, dimension, centre=centre, spread=1.4)
+    found = frechet_influence(real, fake)
+    assert left_out(lambda rows: frechet_distance(real, rows), fake, found.fake) < 0.05
+    assert left_out(lambda rows: frechet_distance(rows, fake), real, found.real) < 0.05
+
+
+def test_influences_in_one_dimension(cloud: Cloud) -> None:
+    """There the distance is ``(m1 - m2)² + (s1 - s2)²``."""
+    real, fake = cloud(0, 30, 1), cloud(1, 20, 1, centre=2.0, spread=3.0)
+    found = frechet_influence(real, fake)
+    for rows, other, influences in ((fake, real, found.fake), (real, fake, found.real)):
+        centred = (rows - rows.mean())[:, 0]
+        squares = centred.square() - centred.square().mean()
+        expected = 2 * centred * (rows.mean() - other.mean()) + (1 - other.std() / rows.std()) * squares
+        torch.testing.assert_close(influences, expected, rtol=1e-9, atol=1e-9)
+
+
+# Printed when the error came from sums over the influences: covariances divided by N - 1, and by N.
+@pytest.mark.parametrize(
+    ("case", "ddof", "expected"),
+    [
+        ("A", 1, 1.558640126874293),
+        ("A", 0, 1.560061184281619),
+        ("B", 1, 0.14032642431135794),
+        ("B", 0, 0.14036029019431687),
+        ("C", 1, 0.798185957949023),
+        ("C", 0, 0.7992816954032241),
+        ("E", 1, 0.0676258238367804),
+        ("E", 0, 0.06762582383678148),
+    ],
+)
+def test_golden_error(golden: Golden, case: str, ddof: int, expected: float) -> None:
+    real, fake, _ = golden(case)
+    metric = {1: FrechetDistance, 0: Fid50k}[ddof]("fd", extractor="wavelet")
+    score = metric.score(metric.prepare(real), fake)
+    assert score.error.item() == pytest.approx(expected, rel=1e-9)
+    assert score.error <= score.influence.std
+    assert score.value == score.influence.value
+    assert (len(score.influence.fake), len(score.influence.real)) == (len(fake), len(real))
 
 
 @pytest.mark.parametrize(
@@ -266,8 +320,8 @@ def test_error_tells_the_spread_over_200_independent_draws(
     for _ in range(200):
         real = torch.randn(n, dimension, generator=draw) @ mixing
         fake = centre + spread * torch.randn(m, dimension, generator=draw) @ mixing
-        distance, error = distance_with_error(fit_gaussian(real), real, fake)
-        values.append(distance)
+        found, error = distance_with_error(fit_gaussian(real), real, fake)
+        values.append(found.value)
         errors.append(error)
     ratio = torch.stack(errors).mean() / torch.stack(values).std()
     assert ratio.item() == pytest.approx(1.0, abs=0.2)
@@ -276,11 +330,11 @@ def test_error_tells_the_spread_over_200_independent_draws(
 @pytest.mark.parametrize("rows", [60, 6])
 def test_error_of_a_collapsed_generator_is_finite(cloud: Cloud, rows: int) -> None:
     real = cloud(0, 50, 8)
-    distance, error = distance_with_error(fit_gaussian(real), real, real[:1].expand(rows, -1))
-    assert distance.isfinite()
-    assert error.isfinite()
+    found, error = distance_with_error(fit_gaussian(real), real, real[:1].expand(rows, -1))
+    assert all(part.isfinite().all() for part in (*found, error))
     same = real[:1].expand(20, -1)
-    assert [v.item() for v in distance_with_error(fit_gaussian(same), same, same)] == [0.0, 0.0]
+    found, error = distance_with_error(fit_gaussian(same), same, same)
+    assert (found.value.item(), error.item()) == (0.0, 0.0)
 
 
 def test_grows_with_the_shift_of_the_mean(cloud: Cloud) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from lightning_synthqual.metrics import inception_score
+from lightning_synthqual.metrics.inception import InceptionScore50k, inception_influence
 
 DIGESTS = {
     1000: "847b928bb9c3a999bc956611092de0605c5b08ae37f2e3f48e426e6b404aa495",
@@ -90,3 +92,46 @@ def test_global_generators_are_left_alone() -> None:
 def test_bad_input(rows: Tensor, options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         inception_score(rows, **options)
+
+
+def drawn(count: int, draw: torch.Generator, classes: int = 10) -> Tensor:
+    return 3 * torch.randn(count, classes, generator=draw, dtype=torch.float64)
+
+
+def test_influences_are_what_leaving_a_row_out_changes(
+    left_out: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], float],
+) -> None:
+    rows = drawn(200, torch.Generator().manual_seed(0), classes=6)
+    found = inception_influence(rows, splits=1)
+    assert len(found.real) == 0
+    assert left_out(lambda rest: inception_score(rest, splits=1).mean, rows, found.fake) < 0.05
+
+
+def test_influences_within_splits() -> None:
+    """On the mean a row has its influence on its own split's score, times the share of all rows that the split has."""
+    rows = drawn(63, torch.Generator().manual_seed(0))
+    found = inception_influence(rows, splits=3)
+    parts = [inception_influence(part, splits=1) for part in rows.split(21)]
+    torch.testing.assert_close(found.value, torch.stack([part.value for part in parts]).mean())
+    expected = torch.cat([part.fake for part in parts]) * 62 / (3 * 20)
+    torch.testing.assert_close(found.fake, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_influences_are_in_the_order_of_the_rows() -> None:
+    rows = drawn(60, torch.Generator().manual_seed(0))
+    order = torch.from_numpy(np.random.RandomState(7).permutation(60))
+    found, shuffled = inception_influence(rows, splits=4, seed=7), inception_influence(rows[order], splits=4)
+    assert torch.equal(found.fake[order], shuffled.fake)
+    assert found.value == shuffled.value == inception_score(rows, splits=4, seed=7).mean
+
+
+def test_probabilities_of_zero_and_splits_of_one_row() -> None:
+    assert inception_influence(1e6 * torch.eye(7).repeat(2, 1), splits=2).fake.abs().max() < 1e-12
+    assert inception_influence(torch.randn(5, 4), splits=5).fake.tolist() == pytest.approx([0.0] * 5, abs=1e-12)
+
+
+def test_the_published_error_is_the_spread_over_the_splits() -> None:
+    score = InceptionScore50k("is50k", extractor="inception").score(None, logits(1000))
+    expected = inception_score(logits(1000))
+    assert (score.value, score.error) == (expected.mean, expected.std)
+    assert torch.equal(score.influence.fake, inception_influence(logits(1000)).fake)

@@ -10,11 +10,19 @@ from torch import Tensor, nn
 from torch_fidelity.metric_kid import kernel_mmd, kid_features_to_metric
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from lightning_synthqual.metrics import cmmd, kernel_distance, kernel_sums
-from lightning_synthqual.metrics.kernel import Kernel, exact_distance, within_sums
+from lightning_synthqual.metrics import Metric, cmmd, kernel_distance, kernel_influence, kernel_sums
+from lightning_synthqual.metrics.kernel import (
+    ClipDiscrepancy,
+    Kernel,
+    PolynomialDistance,
+    RbfDistance,
+    exact_distance,
+    within_sums,
+)
 
 Golden = Callable[[str], tuple[Tensor, ...]]
 Cloud = Callable[..., Tensor]
+LeftOut = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], float]
 
 law = settings(derandomize=True, deadline=None, max_examples=40)
 seeds = st.integers(0, 10_000)
@@ -234,8 +242,8 @@ def test_grows_with_the_shift_of_the_mean(cloud: Cloud, distance: Callable[[Tens
 def test_what_is_known_of_the_real_rows_is_not_computed_again(cloud: Cloud) -> None:
     real, fake, kernel = cloud(0, 30, 5), cloud(1, 20, 5), Kernel("rbf", sigma=2.0)
     sums = within_sums(real, kernel)
-    other = exact_distance(real, fake, kernel, real_sums=sums._replace(rows=2 * sums.rows)).value
-    assert other != exact_distance(real, fake, kernel).value
+    other = exact_distance(real, fake, kernel, real_sums=sums._replace(rows=2 * sums.rows))[0].value
+    assert other != exact_distance(real, fake, kernel)[0].value
 
 
 def test_unbiased_for_equal_distributions() -> None:
@@ -282,7 +290,8 @@ def test_known_sums_of_the_real_rows_give_the_same_distance(cloud: Cloud) -> Non
     gram = kernel(real, real).fill_diagonal_(0.0)
     torch.testing.assert_close(sums.rows, gram.sum(dim=1), rtol=1e-12, atol=0.0)
     torch.testing.assert_close(sums.squares, gram.square().sum(), rtol=1e-12, atol=0.0)
-    assert exact_distance(real, fake, kernel, real_sums=sums) == kernel_distance(real, fake)
+    influence, std = exact_distance(real, fake, kernel, real_sums=sums)
+    assert (influence.value, std) == kernel_distance(real, fake)
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel": "rbf"}])
@@ -363,3 +372,67 @@ def test_impossible_options_are_refused(cloud: Cloud, options: dict[str, Any], m
 def test_exact_statistic_needs_three_rows(cloud: Cloud, n: int, m: int) -> None:
     with pytest.raises(ValueError, match=f"at least 3 rows a set, but got {n} real and {m} fake"):
         kernel_distance(cloud(0, n, 3), cloud(1, m, 3))
+
+
+@pytest.mark.parametrize("options", [{}, {"degree": 2, "gamma": 0.5, "coef0": 0.25}, {"kernel": "rbf", "sigma": 3.0}])
+def test_influences_are_what_leaving_a_row_out_changes(
+    cloud: Cloud, left_out: LeftOut, options: dict[str, Any]
+) -> None:
+    """Exactly: they are the jackknife's."""
+    real, fake = cloud(0, 40, 4), cloud(1, 30, 4, centre=0.7, spread=1.4)
+    found = kernel_influence(real, fake, **options)
+    assert found.value == kernel_distance(real, fake, **options).value
+    assert left_out(lambda rows: kernel_distance(real, rows, **options).value, fake, found.fake) < 1e-9
+    assert left_out(lambda rows: kernel_distance(rows, fake, **options).value, real, found.real) < 1e-9
+
+
+@pytest.mark.parametrize(("unbiased", "tolerance"), [(True, 1e-9), (False, 0.05)])
+def test_influences_on_cmmd(cloud: Cloud, left_out: LeftOut, unbiased: bool, tolerance: float) -> None:
+    real, fake = cloud(0, 90, 4), cloud(1, 80, 4, centre=0.7, spread=1.4)
+    options = {"sigma": 3.0, "scale": 50.0, "unbiased": unbiased}
+    metric = ClipDiscrepancy("cmmd", extractor="wavelet", **options)
+    score = metric.score(metric.prepare(real), fake)
+    assert score.value == score.influence.value
+    assert score.value.item() == pytest.approx(cmmd(real, fake, **options).item(), rel=1e-9)
+    assert left_out(lambda rows: cmmd(real, rows, **options), fake, score.influence.fake) < tolerance
+    assert left_out(lambda rows: cmmd(rows, fake, **options), real, score.influence.real) < tolerance
+
+
+def test_influences_of_the_linear_kernel(cloud: Cloud) -> None:
+    """With means m and centred rows c: ``2 c·(m - other m) / D``, less a share of ``|c|²`` that vanishes with many."""
+    real, fake = cloud(0, 9, 4), cloud(1, 7, 4, centre=0.7)
+    found = kernel_influence(real, fake, degree=1)
+    for rows, other, influences in ((fake, real, found.fake), (real, fake, found.real)):
+        centred = rows - rows.mean(dim=0)
+        squares = centred.square().sum(dim=1)
+        expected = 2 * centred @ (rows.mean(dim=0) - other.mean(dim=0))
+        expected -= 2 * (squares - squares.mean()) / (len(rows) - 2)
+        torch.testing.assert_close(influences, expected / 4, rtol=1e-9, atol=1e-12)
+
+
+# Printed when the error came from sums over the influences.
+@pytest.mark.parametrize(
+    ("case", "polynomial", "rbf"),
+    [
+        ("A", 0.1619538260787428, 0.00025339545767669814),
+        ("B", 0.0013411330832829426, 0.0004301424426005821),
+        ("C", 0.0009551218878168307, 0.0004275417984962052),
+        ("E", 0.03254502588869072, 0.00032712139633577154),
+    ],
+)
+def test_golden_error(golden: Golden, case: str, polynomial: float, rbf: float) -> None:
+    real, fake, _ = golden(case)
+    for kind, expected in ((PolynomialDistance, polynomial), (RbfDistance, rbf), (ClipDiscrepancy, 1000 * rbf)):
+        metric: Metric = kind("distance", extractor="wavelet")
+        score = metric.score(metric.prepare(real), fake)
+        assert score.error.item() == pytest.approx(expected, rel=1e-9)
+        assert score.error <= score.influence.std
+        assert (len(score.influence.fake), len(score.influence.real)) == (len(fake), len(real))
+
+
+def test_the_mean_over_subsets_has_no_influence(cloud: Cloud) -> None:
+    real, fake = cloud(0, 30, 5), cloud(1, 20, 5)
+    metric = PolynomialDistance("kid", extractor="wavelet", subsets=4, subset_size=10)
+    score = metric.score(metric.prepare(real), fake)
+    assert score.influence is None
+    assert score.error > 0

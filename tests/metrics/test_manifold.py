@@ -1,3 +1,4 @@
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,21 @@ from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from lightning_synthqual.metrics import density_coverage, neighbors, precision_recall
-from lightning_synthqual.metrics.manifold import ball_counts, both_sets_error, manifold_membership
+from lightning_synthqual.metrics.base import Influence, Score, as_scores
+from lightning_synthqual.metrics.difference import paired_difference
+from lightning_synthqual.metrics.manifold import (
+    DensityCoverageMetric,
+    PrecisionRecallMetric,
+    ball_counts,
+    manifold_membership,
+)
 from lightning_synthqual.metrics.neighbors import squared_radii
+from lightning_synthqual.metrics.shard import Shard
+from lightning_synthqual.metrics.views import Runtime
 
 Golden = Callable[[str], tuple[Tensor, ...]]
 Cloud = Callable[..., Tensor]
+InShards = Callable[[int, Callable[[Shard], Any]], list[Any]]
 
 law = settings(derandomize=True, deadline=None, max_examples=40)
 seeds = st.integers(0, 10_000)
@@ -235,26 +246,99 @@ def test_density_needs_neighbours_of_the_real_rows_only(cloud: Cloud) -> None:
         density_coverage(cloud(0, 5, 3), cloud(1, 20, 3), k=5)
 
 
+def scores_of(real: Tensor, fake: Tensor) -> dict[str, Score]:
+    found: dict[str, Score] = {}
+    for metric in (PrecisionRecallMetric("pr"), DensityCoverageMetric("dc")):
+        found |= as_scores(metric, metric.score(metric.prepare(real), fake)).values
+    return found
+
+
+def influences(real: Tensor, fake: Tensor) -> dict[str, Influence]:
+    found = scores_of(real, fake).items()
+    return {name: score.influence for name, score in found if score.influence is not None}
+
+
+def test_influences_are_of_every_row_and_have_mean_zero(cloud: Cloud) -> None:
+    found = influences(cloud(0, 60, 5), cloud(1, 40, 5, centre=0.5))
+    assert set(found) == {"precision", "recall", "density", "coverage"}
+    for each in found.values():
+        assert (len(each.fake), len(each.real)) == (40, 60)
+        assert each.fake.dtype == each.real.dtype == torch.float64
+        assert [abs(rows.sum().item()) < 1e-9 for rows in each[1:]] == [True, True]
+        assert each.std > 0
+
+
+@pytest.mark.parametrize("name", ["precision", "density"])
+def test_without_a_generated_row_the_value_is_less_by_its_influence(cloud: Cloud, name: str) -> None:
+    real, fake = cloud(0, 60, 5), cloud(1, 40, 5, centre=0.5)
+    whole = influences(real, fake)[name]
+    for row in range(0, 40, 7):
+        without = influences(real, torch.cat([fake[:row], fake[row + 1 :]]))[name].value
+        assert (without - whole.value).item() == pytest.approx(-whole.fake[row].item() / 39, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["recall", "coverage"])
+def test_the_own_part_of_real_rows_is_whether_they_are_covered(cloud: Cloud, name: str) -> None:
+    found = influences(cloud(0, 60, 5), cloud(1, 40, 5, centre=0.5))[name]
+    assert set((found.real + found.value).round().tolist()) == {0.0, 1.0}
+
+
+def test_rows_that_are_all_alike_have_no_influence(cloud: Cloud) -> None:
+    real = cloud(0, 60, 5)
+    for each in influences(real, real[:1].expand(30, -1)).values():
+        assert each.std.isfinite()
+    assert influences(real, real)["precision"].std == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dimension", "n", "m", "centre", "spread"),
-    [(8, 250, 200, 0.3, 1.0), (8, 250, 250, 0.0, 1.0), (24, 250, 250, 0.0, 0.9), (4, 400, 150, 0.4, 1.0)],
+    [
+        (8, 250, 200, 0.3, 1.0),
+        (8, 250, 250, 0.0, 1.0),
+        (24, 250, 250, 0.0, 0.9),
+        (4, 400, 150, 0.4, 1.0),
+        (8, 100, 500, 0.0, 1.0),
+    ],
 )
-def test_errors_tell_the_spread_over_100_independent_draws(
+def test_errors_of_values_and_of_paired_changes_tell_their_spread(
     dimension: int, n: int, m: int, centre: float, spread: float
 ) -> None:
+    """Over 100 draws; of the change between two generators that differ by some percent, on the same latents."""
     draw = torch.Generator().manual_seed(0)
-    values, errors = [], []
+    turn = torch.eye(dimension) + 0.08 / dimension**0.5 * torch.randn(dimension, dimension, generator=draw)
+    values, errors = defaultdict(list), defaultdict(list)
     for _ in range(100):
         real = torch.randn(n, dimension, generator=draw)
         fake = centre + spread * torch.randn(m, dimension, generator=draw)
-        inside = manifold_membership(real, squared_radii(real, 3), fake, squared_radii(fake, 3))
-        counts = ball_counts(real, squared_radii(real, 5), fake)
-        rows = [inside[0].double(), inside[1].double(), counts[0] / 5, (counts[1] > 0).double()]
-        values.append(torch.stack([row.mean() for row in rows]))
-        errors.append(torch.stack([both_sets_error(row, n, m) for row in rows]))
-    ratios = torch.stack(errors).mean(dim=0) / torch.stack(values).std(dim=0)
-    assert ratios.min() > 0.6
-    assert ratios.max() < 1.5
+        before, after = scores_of(real, fake), scores_of(real, fake @ turn)
+        for name, a in before.items():
+            for kind, each in (("value", a), ("change", paired_difference(after[name], a))):
+                values[kind, name].append(torch.as_tensor(each.value))
+                errors[kind, name].append(torch.as_tensor(each.error).square())
+    for key, found in values.items():
+        if key[1] != "coverage" or m < 2 * n:  # else nearly all are covered in each draw
+            ratio = torch.stack(errors[key]).mean().sqrt() / torch.stack(found).std()
+            assert 0.65 < ratio.item() < 1.5, (key, ratio.item())
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_influences_are_the_same_on_any_number_of_processes(cloud: Cloud, in_shards: InShards, world_size: int) -> None:
+    real, fake = cloud(0, 61, 5), cloud(1, 43, 5, centre=0.5)
+    whole = influences(real, fake)
+
+    def compute(shard: Shard) -> dict[str, Influence]:
+        found: dict[str, Influence] = {}
+        for metric in (PrecisionRecallMetric("pr"), DensityCoverageMetric("dc")):
+            bound = metric.with_runtime(Runtime(shard=shard))
+            scores = as_scores(bound, bound.score(bound.prepare(real), fake)).values
+            found |= {name: score.influence for name, score in scores.items() if score.influence is not None}
+        return found
+
+    for found in in_shards(world_size, compute):
+        for name, each in whole.items():
+            for part, expected in zip(found[name], each, strict=True):
+                torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_known_radii_give_the_same_numbers(cloud: Cloud) -> None:

@@ -12,7 +12,8 @@ from lightning_synthqual import evaluate
 from lightning_synthqual.evaluation.plan import make_plan
 from lightning_synthqual.metrics import Memorization, authenticity, data_copying_test, memorization, nearest_neighbors
 from lightning_synthqual.metrics.catalogue import CATALOGUE, metrics_by_name
-from lightning_synthqual.metrics.memorization import RealNeighbors, clustered_error, median_error
+from lightning_synthqual.metrics.clusters import clustered_variance, mean_parts, median_parts
+from lightning_synthqual.metrics.memorization import RealNeighbors
 from lightning_synthqual.metrics.shard import Shard
 from lightning_synthqual.metrics.views import Generated, RealSets, SetView
 
@@ -162,31 +163,90 @@ def test_standard_errors_stand_for_the_spread_over_draws(columns: int) -> None:
         copied = torch.rand(150, 1, generator=torch.Generator().manual_seed(seed)) < 0.1
         fake = torch.where(copied, train + 0.3 * fresh, fresh)
         draws.append(RealNeighbors(train, held_out, "cosine", 1, 0).compare(fake))
-    for name in draws[0].errors:
+    for name in draws[0].influences:
         spread = torch.stack([getattr(draw.scalars, name) for draw in draws]).std().item()
-        error = torch.stack([draw.errors[name] for draw in draws]).mean().item()
+        error = torch.stack([draw.influences[name].std for draw in draws]).mean().item()
         assert error == pytest.approx(spread, rel=0.5 if "copy" in name else 0.35), name
+
+
+def error(parts: Any) -> float:
+    return float((parts.own.var() / len(parts.own) + parts.real.var() / len(parts.real)).sqrt())
 
 
 def test_errors_of_independent_values_are_the_usual_ones() -> None:
     values = torch.rand(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    usual = (values.var() / 500).sqrt().item()
-    assert clustered_error(values, torch.arange(500)).item() == pytest.approx(usual, rel=1e-12)
-    twice = clustered_error(values.repeat(2), torch.arange(500).repeat(2)).item()
-    assert twice == pytest.approx(usual, rel=1e-12)
-    assert clustered_error(values, torch.zeros(500)).isnan()  # one neighbour's luck says nothing of another's
-    assert median_error(values, torch.arange(500)).item() == pytest.approx(0.5 / 500**0.5, rel=0.3)
-    assert median_error(values[:1], torch.zeros(1)) == 0
+    usual, places = (values.var() / 500).sqrt().item(), torch.arange(500)
+    assert error(mean_parts(values, places, 500)) == pytest.approx(usual, rel=1e-12)
+    assert error(mean_parts(values.repeat(2), places.repeat(2), 500)) == pytest.approx(usual, rel=1e-3)
+    assert clustered_variance(values, torch.zeros(500)) is None  # one neighbour's luck says nothing of another's
+    assert mean_parts(values, torch.zeros(500).long(), 500) is None
+    assert median_parts(values, torch.zeros(500).long(), 500) is None
+    assert error(median_parts(values, places, 500)) == pytest.approx(0.5 / 500**0.5, rel=0.3)
 
 
 def test_the_median_of_rows_that_share_their_luck_is_known_less_well() -> None:
     """Each value four times tells no more than once, if it has the same nearest real row."""
     values = torch.rand(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    once = median_error(values, torch.arange(500)).item()
-    together = median_error(values.repeat(4), torch.arange(500).repeat(4)).item()
-    apart = median_error(values.repeat(4), torch.arange(2000)).item()
+    once = error(median_parts(values, torch.arange(500), 2000))
+    together = error(median_parts(values.repeat(4), torch.arange(500).repeat(4), 2000))
+    apart = error(median_parts(values.repeat(4), torch.arange(2000), 2000))
     assert together == pytest.approx(once, rel=0.1)
     assert apart == pytest.approx(once / 2, rel=0.3)
+
+
+@pytest.mark.parametrize("rows", [(70, 70), (90, 60), (60, 90)])
+def test_influences_are_of_every_row_and_have_mean_zero(cloud: Cloud, rows: tuple[int, int]) -> None:
+    train, held_out, fake = cloud(0, rows[0], 3), cloud(1, rows[1], 3), cloud(2, 80, 3)
+    found = RealNeighbors(train, held_out, "euclidean", 2, 0).compare(fake)
+    without = (
+        "copying_test",
+        *(f"{name}_distance_{q}" for name in ("train", "held_out", "null") for q in ("q01", "q05")),
+    )
+    assert set(Memorization._fields) - set(found.influences) == set(without)
+    for name, each in found.influences.items():
+        assert each.value == getattr(found.scalars, name)
+        assert (len(each.fake), len(each.real)) == (80, sum(rows))
+        if "distance" not in name and "ratio" not in name:
+            assert abs(each.fake.sum().item()) < 1e-9
+            assert abs(each.real.sum().item()) < 1e-7
+    for name in ("null_distance", "copy_fraction_held_out", "authenticity_held_out"):
+        assert not found.influences[name].fake.any()  # the same for every generator, so a change is known exactly
+
+
+def test_without_a_generated_row_a_share_is_less_by_its_influence(cloud: Cloud) -> None:
+    train, held_out, fake = cloud(0, 90, 3), cloud(1, 60, 3), cloud(2, 80, 3)
+    fake[:9] = train[:9] + 1e-3
+    real = RealNeighbors(train, held_out, "euclidean", 2, 0)
+    whole = real.compare(fake)
+    for row in (0, 20, 41, 79):
+        without = real.compare(torch.cat([fake[:row], fake[row + 1 :]])).scalars
+        for name in ("copy_fraction", "copy_excess", "authenticity", "closer_to_train"):
+            moved = getattr(without, name) - getattr(whole.scalars, name)
+            assert moved.item() == pytest.approx(-whole.influences[name].fake[row].item() / 79, abs=1e-12), name
+
+
+def lower_bound(train: Tensor, held_out: Tensor, fake: Tensor) -> float:
+    found = RealNeighbors(train, held_out, "euclidean", 1, 0).compare(fake)
+    excess = found.influences["copy_excess"]
+    assert excess.value == found.scalars.copy_fraction - found.scalars.copy_fraction_held_out
+    return float(excess.value - 2 * excess.std)
+
+
+def test_copy_excess_tells_planted_copies_from_an_honest_generator() -> None:
+    """With its error: a tenth of slightly noisy copies is seen, new rows are not."""
+    fired = []
+    for seed in range(20):
+        train, held_out, fresh = (gaussian(3 * seed + place, 200, 4) for place in range(3))
+        fired.append(lower_bound(train, held_out, fresh) > 0)
+        if seed < 4:
+            assert lower_bound(train, held_out, torch.cat([train[:20] + 0.02 * fresh[:20], fresh[20:]])) > 0
+    assert sum(fired) <= 1
+
+
+def test_copy_excess_is_an_alarm_above_zero() -> None:
+    (metric,) = metrics_by_name(["copy_excess_wavelet"], ["wavelet"])
+    assert metric.alarms == {"copy_excess": 0.0}
+    assert metric.described_direction("copy_excess_wavelet") == "min"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +277,7 @@ def test_directions_are_of_what_has_one() -> None:
     (metric,) = metrics_by_name(["memorization_wavelet"], ["wavelet"])
     directions = {name: metric.described_direction(name) for name in metric.names}
     ranked = {name: each for name, each in directions.items() if each is not None}
-    assert ranked == {"copy_fraction_wavelet": "min"}
+    assert ranked == {"copy_fraction_wavelet": "min", "copy_excess_wavelet": "min"}
 
 
 def test_the_histogram_shows_the_distances_whose_medians_are_reported(cloud: Cloud) -> None:
@@ -303,5 +363,5 @@ def test_a_stream_of_real_images_shows_the_same(three_sets: Any, tmp_path: Path)
 
 def test_held_out_images_are_needed() -> None:
     plan = make_plan(["memorization_wavelet", "pairs_wavelet"])
-    with pytest.raises(ValueError, match=r"closer_to_train_wavelet and 17 more.*`held_out` is missing"):
+    with pytest.raises(ValueError, match=r"closer_to_train_wavelet and 18 more.*`held_out` is missing"):
         plan.check_held_out(None)

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerator import FREE, accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_synthqual.metrics import (
+    bounds,
     density_coverage,
     frechet_distance,
     kernel_distance,
@@ -19,7 +21,9 @@ from lightning_synthqual.metrics import (
     neighbors,
     precision_recall,
 )
-from lightning_synthqual.metrics.neighbors import Pair, search, squared_radii, within
+from lightning_synthqual.metrics.bounds import Pair, tile_memory
+from lightning_synthqual.metrics.neighbors import Limit, near, search, squared_radii, squared_radii_for
+from lightning_synthqual.metrics.shard import MEMORY
 
 Golden = Callable[[str], tuple[Tensor, ...]]
 Cloud = Callable[..., Tensor]
@@ -29,9 +33,9 @@ law = settings(derandomize=True, deadline=None, max_examples=40)
 
 @pytest.fixture(params=["float32 products", "float64 products"])
 def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products in the precision of a CPU and of a GPU."""
+    """Products as fast as they come, and in the precision of what is neither a CPU nor CUDA."""
     if request.param == "float64 products":
-        monkeypatch.setattr(neighbors, "_working_dtype", lambda device: torch.float64)
+        monkeypatch.setattr(bounds, "working_dtype", lambda device: torch.float64)
 
 
 @pytest.mark.usefixtures("precision")
@@ -141,7 +145,7 @@ def test_tile_size_does_not_matter(cloud: Cloud, monkeypatch: pytest.MonkeyPatch
     fake[:10] = real[40:50]
     expected = nearest_neighbors(fake, real, k=4)
     monkeypatch.setattr(neighbors, "tile_size", lambda *_: tile)
-    monkeypatch.setattr(neighbors, "_ELEMENTS", 50)
+    monkeypatch.setattr(bounds, "_CACHED", 50)
     found = nearest_neighbors(fake, real, k=4)
     assert torch.equal(found.distances, expected.distances)
     assert torch.equal(found.indices, expected.indices)
@@ -183,9 +187,34 @@ def test_what_is_within_a_limit_is_decided_exactly(
     for limit in (squared[:, :1], squared[:1]):
         expected = squared < limit if strict else squared <= limit
         found = torch.zeros_like(expected)
-        for ((i, j),) in within(x, y, (limit,), strict=strict):
-            found[i, j] = True
+        for i, j, (inside,) in near(x, y, [Limit(limit, strict)]):
+            found[i[inside], j[inside]] = True
         assert torch.equal(found, expected)
+
+
+@pytest.mark.usefixtures("precision")
+@law
+@given(seed=st.integers(0, 10_000), d=st.integers(1, 5), levels=st.integers(2, 4), tile=st.sampled_from([2, 5, 100]))
+def test_several_limits_share_a_pass(seed: int, d: int, levels: int, tile: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    x, y = (torch.randint(0, levels, (rows, d), generator=draw).float() for rows in (7, 9))
+    squared = (x[:, None] - y).double().square().sum(dim=2)
+    limits = [Limit(squared[:, :1]), Limit(squared[:1], strict=True), Limit(squared[1:2]), Limit(squared[:, 2:3], True)]
+    found = torch.zeros(4, 7, 9, dtype=torch.bool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbors, "tile_size", lambda *_: tile)
+        for i, j, inside in near(x, y, limits):
+            found[:, i, j] |= inside
+    for each, (bound, strict) in zip(found, limits, strict=True):
+        assert torch.equal(each, squared < bound if strict else squared <= bound)
+
+
+def test_radii_for_several_neighbours_are_those_of_each(cloud: Cloud) -> None:
+    features = cloud(0, 60, 6)
+    for k, found in zip((5, 1, 3), squared_radii_for(features, (5, 1, 3)), strict=True):
+        assert torch.equal(found, squared_radii(features, k))
+    with pytest.raises(ValueError, match="less than the number of rows, but got k=60, N=60"):
+        squared_radii_for(features, (3, 60))
 
 
 @law
@@ -205,15 +234,37 @@ def test_bounds_hold(cloud: Cloud, seed: int, d: int, scale: float, shift: float
 
 
 @pytest.mark.parametrize("setting", ["high", "medium"])
-def test_coarser_products_are_not_trusted(setting: str) -> None:
+def test_coarser_products_that_the_training_chose_do_not_matter(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    used: list[str] = []
+    product = torch.mm
+
+    def watched(x: Tensor, y: Tensor, *, out: Tensor) -> Tensor:
+        used.append(torch.get_float32_matmul_precision())
+        return product(x, y, out=out)
+
+    monkeypatch.setattr(torch, "mm", watched)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(setting)
-        assert neighbors._working_dtype(torch.device("cpu")) == torch.float64
+        nearest_neighbors(cloud(0, 9, 3), cloud(1, 9, 3))
+        assert torch.get_float32_matmul_precision() == setting
     finally:
         torch.set_float32_matmul_precision(before)
-    assert neighbors._working_dtype(torch.device("cpu")) == torch.float32
-    assert neighbors._working_dtype(torch.device("cuda")) == torch.float64
+    assert used == ["highest"]
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("cpu", torch.float32), ("cuda", torch.float32), ("xpu", torch.float64)])
+def test_float32_products_where_their_precision_can_be_kept(device: str, dtype: torch.dtype) -> None:
+    assert bounds.working_dtype(torch.device(device)) == dtype
+
+
+def test_tiles_of_a_gpu_take_a_share_of_what_is_free() -> None:
+    with accelerator():
+        assert tile_memory(torch.device("cuda")) == FREE // 8
+        assert tile_memory(torch.device("cuda"), 10_000) == 10_000
+    assert tile_memory(torch.device("cpu")) == MEMORY
 
 
 def test_autocast_does_not_matter(cloud: Cloud) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import pearsonr
@@ -12,7 +13,7 @@ from torch.utils.data import TensorDataset
 from lightning_synthqual import evaluate
 from lightning_synthqual.evaluation.plan import make_plan
 from lightning_synthqual.metrics import nearest_neighbors, psnr, shannon_entropy
-from lightning_synthqual.metrics.pairs import PairsMetric
+from lightning_synthqual.metrics.pairs import PairsMetric, correlation_score, mean_score
 
 
 def test_the_study_of_pairs(three_sets: Any, tmp_path: Path) -> None:
@@ -48,6 +49,11 @@ def test_the_study_of_pairs(three_sets: Any, tmp_path: Path) -> None:
     line = cells["ms_ssim", "held_out"]
     assert (line["r with entropy"], line["p"], line["n"]) == pytest.approx((found.statistic, found.pvalue, 30))
     assert (line["best"], line["worst"]) == (max(row[4] for row in rows), min(row[4] for row in rows))
+    std = torch.tensor([row[4] for row in rows], dtype=torch.float64).std().item() / 30**0.5
+    assert report.scalars["pairs_mine_ms_ssim_held_out_std"] == pytest.approx(std)
+    assert line["standard error"] == pytest.approx(std)
+    assert "pairs_mine_psnr_held_out_entropy_r_std" in report.scalars
+    assert "pairs_mine_psnr_real_entropy_r_std" not in report.scalars
     assert cells["psnr", "train"]["n"] == 25  # of copies it is infinite
     assert "pairs_mine_psnr_train" not in report.scalars
     assert report.scalars["pairs_mine_psnr_held_out"] == pytest.approx(cells["psnr", "held_out"]["mean"])
@@ -97,3 +103,33 @@ def test_pairs_of_images_of_unlike_sizes(three_sets: Any, tmp_path: Path) -> Non
                 tmp_path, fake=generated, metrics=["pairs_mine"], options=options, extractors=network
             )
         )
+
+
+def test_influences_on_means_and_correlations() -> None:
+    draw = np.random.default_rng(0)
+    table = draw.normal(size=(200, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
+    mean, r = mean_score(table[:, 0], "train"), correlation_score(pearsonr(*table.T).statistic, table, 0, "train")
+    changes = [
+        (rest[:, 0].mean() - float(mean.value), pearsonr(*rest.T).statistic - float(r.value))
+        for rest in (np.delete(table, row, axis=0) for row in range(200))
+    ]
+    for score, found, tolerance in zip((mean, r), np.array(changes).T, (1e-9, 0.05), strict=True):
+        influences = score.influence.fake.numpy()
+        assert abs(influences.mean()) < 1e-12
+        assert np.linalg.norm(199 * found + influences) < tolerance * np.linalg.norm(influences)
+        assert len(score.influence.real) == 0
+
+
+@pytest.mark.parametrize("kind", ["real", "real_random"])
+def test_pairs_of_real_images_have_no_influence(kind: str) -> None:
+    table = np.random.default_rng(0).normal(size=(50, 2))
+    score = mean_score(table[:, 0], kind)
+    assert score.influence is None
+    assert float(score.error) == pytest.approx(table[:, 0].std(ddof=1) / 50**0.5)
+    assert correlation_score(0.5, table, 0, kind).error is None
+
+
+def test_correlations_without_some_pairs_have_no_influence() -> None:
+    table = np.random.default_rng(0).normal(size=(50, 2))
+    table[3, 0] = np.inf
+    assert correlation_score(0.5, table, 0, "train").influence is None

@@ -1,5 +1,7 @@
 """The golden values were printed by StyleGAN3's code on arrays made up from seeds, which are made here again."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +151,23 @@ def test_the_standard_error_is_the_spread_of_many_draws() -> None:
     lengths = [path_length(torch.exp(torch.randn(400, generator=draw)), 1.0) for _ in range(500)]
     spread = torch.stack([length.value for length in lengths]).std().item()
     assert torch.stack([length.std for length in lengths]).mean().item() == pytest.approx(spread, rel=0.1)
+
+
+def test_the_standard_error_is_that_of_a_trimmed_mean() -> None:
+    distances = torch.exp(torch.randn(400, generator=torch.Generator().manual_seed(0)))
+    kept = filter_percentiles(distances.double())
+    moved = distances.double().clamp(kept.min(), kept.max())
+    expected = moved.std().item() / (len(kept) / 400 * 400**0.5)
+    assert path_length(distances, 1.0).std.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_influences_are_what_leaving_a_pair_out_changes(
+    left_out: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], float],
+) -> None:
+    distances = torch.exp(torch.randn(200, generator=torch.Generator().manual_seed(0)))
+    found = path_length(distances, 0.5)
+    assert len(found.real) == 0
+    assert left_out(lambda rest: path_length(rest, 0.5).value, distances, found.fake) < 0.05
 
 
 @pytest.mark.parametrize(

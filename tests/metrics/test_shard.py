@@ -102,6 +102,23 @@ def test_any_number_of_processes_gives_the_number_of_one(
         assert found == pytest.approx(scores[0], rel=0, abs=0, nan_ok=True)
 
 
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("kind", METRICS.values(), ids=METRICS)
+def test_any_number_of_processes_gives_the_influences_of_one(
+    cloud: Cloud, in_shards: InShards, kind: type[Metric], world_size: int
+) -> None:
+    real, fake = cloud(0, 101, 8), cloud(1, 67, 8, centre=0.6)
+
+    def influences(shard: Shard) -> list[Tensor]:
+        metric = kind("x", extractor="wavelet").with_runtime(Runtime(shard=shard))
+        scores = as_scores(metric, metric.score(metric.prepare(real), fake)).values.values()
+        return [part for each in scores if each.influence is not None for part in each.influence]
+
+    expected = influences(Shard())
+    for found in in_shards(world_size, influences):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["fid", "kid", "kid_rbf", "cmmd", "precision", "density", "fid50k"])
 def test_preparing_the_reference_is_divided(cloud: Cloud, name: str) -> None:
     parts: list[Tensor] = []

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerator import accelerator
 from skimage.measure import shannon_entropy as skimage_entropy
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
@@ -141,3 +142,15 @@ def test_unlike_shapes(function: Any) -> None:
 def test_too_small_for_one_scale() -> None:
     with pytest.raises(ValueError, match="at least 11 pixels, but got 10x40"):
         ms_ssim(torch.zeros(1, 3, 10, 40), torch.zeros(1, 3, 10, 40))
+
+
+def test_windows_are_copied_to_a_device_once() -> None:
+    draw = torch.Generator().manual_seed(0)
+    copies = []
+    with torch.no_grad(), accelerator() as log:
+        for count in (2, 40):
+            pictures = torch.rand(count, 1, 24, 32, generator=draw).cuda()
+            log.clear()
+            ms_ssim(pictures, pictures)
+            copies.append(log.to_device.total())
+    assert copies[0] == copies[1] <= 5

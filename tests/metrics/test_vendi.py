@@ -1,12 +1,12 @@
 from collections.abc import Callable
-from math import e, log
+from math import e, inf, log
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics.vendi import VendiScore, vendi_score
+from lightning_synthqual.metrics.vendi import VendiScore, vendi_influence, vendi_score
 
 Golden = Callable[[str], tuple[Tensor, ...]]
 Cloud = Callable[..., Tensor]
@@ -89,7 +89,52 @@ def test_bad_input(rows: Any, q: float, error: type[Exception], message: str) ->
 def test_the_metric_is_the_function_of_generated_features(cloud: Cloud) -> None:
     metric, rows = VendiScore("vendi", extractor="wavelet", q=2.0), cloud(0, 20, 6)
     assert metric.prepare(cloud(1, 9, 6)) is None
-    assert metric.score(None, rows) == vendi_score(rows, q=2.0)
+    score = metric.score(None, rows)
+    assert score.value.item() == pytest.approx(vendi_score(rows, q=2.0).item(), rel=1e-12)
+    assert score.error == vendi_influence(rows, q=2.0).std
     assert metric.direction == "max"
     with pytest.raises(ValueError, match=r"\['q'\]"):
         VendiScore("vendi", extractor="wavelet", q=-0.5)
+
+
+@pytest.mark.parametrize("q", [0.5, 1.0, 2.0, inf])
+def test_influences_are_what_leaving_a_row_out_changes(
+    cloud: Cloud, left_out: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], float], q: float
+) -> None:
+    rows = cloud(1, 200, 4, centre=0.7, spread=1.4)
+    found = vendi_influence(rows, q=q)
+    assert found.value.item() == pytest.approx(vendi_score(rows, q=q).item(), rel=1e-12)
+    assert len(found.real) == 0
+    assert left_out(lambda rest: vendi_score(rest, q=q), rows, found.fake) < 0.05
+
+
+@pytest.mark.parametrize(("count", "columns"), [(30, 5), (5, 30), (20, 20)])
+def test_influences_of_order_two_follow_from_mean_squared_cosines(cloud: Cloud, count: int, columns: int) -> None:
+    rows = torch.nn.functional.normalize(cloud(0, count, columns))
+    squares = (rows @ rows.T).square().mean(dim=1)
+    expected = -2 * (squares - squares.mean()) / squares.mean().square()
+    torch.testing.assert_close(vendi_influence(rows, q=2.0).fake, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("q", [0.5, 1.0, 3.0, inf])
+def test_influences_do_not_depend_on_which_matrix_is_decomposed(cloud: Cloud, q: float) -> None:
+    """Columns of zeros change nothing but that there are fewer rows than columns then."""
+    rows = cloud(0, 20, 6)
+    wide = torch.cat([rows, torch.zeros(20, 30)], dim=1)
+    expected = vendi_influence(rows, q=q).fake
+    torch.testing.assert_close(vendi_influence(wide, q=q).fake, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_number_of_directions_has_no_error(cloud: Cloud) -> None:
+    score = VendiScore("vendi", extractor="wavelet", q=0.0).score(None, cloud(0, 20, 6))
+    assert score.value == 6
+    assert score.error is None
+
+
+@pytest.mark.parametrize("q", [1.0, 2.0])
+def test_error_tells_the_spread_over_100_independent_draws(q: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    mixing = torch.randn(16, 16, generator=draw)
+    found = [vendi_influence((torch.randn(300, 16, generator=draw) @ mixing).relu(), q=q) for _ in range(100)]
+    ratio = torch.stack([each.std for each in found]).mean() / torch.stack([each.value for each in found]).std()
+    assert ratio.item() == pytest.approx(1.0, abs=0.2)
