@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lightning_synthqual.precision import full_precision
+from lightning_synthqual.extractors.constants import release_constants
+from lightning_synthqual.precision import check_network_precision, network_precision, untried_convolutions
 
 EXTRACTION_BATCH = 64  # most images of one forward pass, whatever the sampler's batches are
 CPU_BATCH = 16  # the same on a CPU, whose caches hold no more
@@ -121,12 +122,16 @@ class FrozenNetwork:
         self.identity = identity
         self.device = next((each.device for each in _tensors_of(network)), torch.device("cpu"))
         self._batch_size = _largest_batch(self.device)
+        self._batch_sizes: dict[torch.device, int] = {}  # that have fitted on devices where it was before
 
     def to(self: "_Network", device: torch.device | str) -> "_Network":
         """Move the network."""
+        if torch.device(device) != self.device:
+            release_constants()
+        self._batch_sizes[self.device] = self._batch_size
         self.network.to(device)
         self.device = torch.device(device)
-        self._batch_size = _largest_batch(self.device)
+        self._batch_size = self._batch_sizes.get(self.device, _largest_batch(self.device))
         return self
 
     def renamed(self: "_Network", name: str) -> "_Network":
@@ -136,9 +141,8 @@ class FrozenNetwork:
         return other
 
     def with_precision(self: "_Network", precision: str) -> "_Network":
-        """Choose ``"float32"`` or ``"bfloat16"`` (autocast) for the forward pass; the identity says which."""
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"`precision` must be 'float32' or 'bfloat16', but got {precision!r}.")
+        """Choose ``"float32"``, ``"tf32"`` or ``"bfloat16"`` for the forward pass; the identity says which."""
+        check_network_precision(precision)
         self.identity = replace(self.identity, precision=precision)
         return self
 
@@ -148,9 +152,8 @@ class FrozenNetwork:
         def forward(batch_size: int) -> list[Any]:
             return [self.network(*batch) for batch in zip(*(stack.split(batch_size) for stack in images), strict=True)]
 
-        half = self.identity.precision == "bfloat16"
-        device = images[0].device.type
-        with torch.no_grad(), full_precision(), torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+        precise = network_precision(self.identity.precision, images[0].device)
+        with torch.no_grad(), precise, untried_convolutions():
             results, self._batch_size = _halving(forward, self._batch_size, len(images[0]), self.identity.name)
         return results
 
@@ -172,14 +175,19 @@ def _halving(forward: Callable[[int], _T], batch_size: int, count: int, name: st
     while True:
         try:
             return forward(batch_size), batch_size
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
             smaller = min(batch_size, count) // 2
-            if smaller == 0:
+            if smaller == 0 or not _is_out_of_memory(error):
                 raise
         # Past the handler, so that the failed pass's tensors are freed with its traceback.
         _log.warning("The device has no memory for %s at %d images a pass; trying %d.", name, batch_size, smaller)
         torch.cuda.empty_cache()
         batch_size = smaller
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had no memory left: torch's own allocator, or a library that allocates by itself."""
+    return isinstance(error, torch.OutOfMemoryError) or "STATUS_ALLOC_FAILED" in str(error)
 
 
 class Extractor(FrozenNetwork):

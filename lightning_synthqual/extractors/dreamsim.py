@@ -98,11 +98,15 @@ class DreamSimNetwork(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        for part in backbones(model):
+            projection = vars(part).pop("proj", None)  # a tensor, which the package copies to the device at each pass
+            if projection is not None:
+                part.register_buffer("proj", projection.detach(), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Resize to 224 by Pillow's bicubic, scale to [0, 1], and embed."""
         for part in backbones(self.model):
-            part.device = images.device  # the package moves a projection to this device at each pass
+            part.device = images.device  # where the package wants the projection
         resize = pillow if images.dtype == torch.uint8 else pillow_float
         embeddings: Tensor = self.model.embed(resize(images, (_SIDE, _SIDE)).float() / 255.0)
         return embeddings

@@ -1,24 +1,27 @@
 """Images to features on all processes: every block once, every image through each extractor once."""
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_synthqual.distributed import Ranks
-from lightning_synthqual.extractors.base import EXTRACTION_BATCH, Extractor
+from lightning_synthqual.extractors.base import EXTRACTION_BATCH
 from lightning_synthqual.images.blocks import Block
 from lightning_synthqual.images.parts import Parts
 from lightning_synthqual.images.pixels import PixelRange
 from lightning_synthqual.images.store import ImageStore
+from lightning_synthqual.images.transfer import to_device
+from lightning_synthqual.timing import Stopwatch
 
 _MOST_WAITING = 4 * EXTRACTION_BATCH  # images of many different sizes must not pile up
 
+Extracting = Callable[[Tensor], dict[str, Tensor]]
 Stage = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -64,7 +67,7 @@ class _Stack(NamedTuple):
 class _Shard:
     """What this process has extracted so far."""
 
-    extractors: Mapping[str, Extractor]
+    extractors: Mapping[str, Extracting]
     device: torch.device
     expected: int
     positions: list[int] = field(default_factory=list)
@@ -83,7 +86,7 @@ class _Shard:
             size = (images.shape[2], images.shape[3])
             self.sizes.add(size)
             positions = [block.positions[place] for place in places]
-            stack = _Stack(positions, images.to(self.device), digests[places] if digests is not None else None)
+            stack = _Stack(positions, to_device(images, self.device), digests[places] if digests is not None else None)
             self.waiting[size].append(stack)
             if self._count(size) >= EXTRACTION_BATCH:
                 self._extract(size)
@@ -114,12 +117,6 @@ class _Shard:
         """Move every position, where the images follow those of other processes."""
         self.positions = [position + offset for position in self.positions]
         self.shown = {position + offset: image for position, image in self.shown.items()}
-
-    def show(self, block: Block, count: int) -> None:
-        """Keep those of the first ``count`` images that are in the block."""
-        for position, image in zip(block.positions, block.images, strict=True):
-            if position < count:
-                self.shown[position] = image.cpu()
 
 
 class _Rows:
@@ -153,6 +150,11 @@ class _Rows:
         return self._block[: self._filled]
 
 
+def _ended(blocks: Iterator[Block]) -> AbstractContextManager[Any]:
+    """End whoever makes the blocks, and with it threads and processes, at once also after an error."""
+    return closing(blocks) if isinstance(blocks, Generator) else nullcontext()
+
+
 def _joined(parts: list[Tensor]) -> Tensor | None:
     return torch.cat(parts) if parts else None
 
@@ -166,19 +168,27 @@ class Wanted:
         digest: Whether the images are hashed.
         store: Where this process's images are kept, to look at them again; ``None``: nowhere.
         stored: Number of the first images that are kept there; ``None``: all.
+        on_host: Whether the features of all processes are put together on the CPU.
     """
 
     show: int = 0
     digest: bool = False
     store: ImageStore | None = None
     stored: int | None = None
+    on_host: bool = False
 
-    def keep(self, block: Block) -> None:
-        """Put a block's images into the store, those that belong there."""
-        if self.store is None or self.stored == 0:
+    def keep(self, block: Block, shown: dict[int, Tensor]) -> None:
+        """Put a block's images into the store and among those that are shown, as far as they belong there."""
+        stored = 0 if self.store is None else inf if self.stored is None else self.stored
+        count = sum(position < max(self.show, stored) for position in block.positions)
+        if not count:
             return
-        for position, image in zip(block.positions, block.images, strict=True):
-            if self.stored is None or position < self.stored:
+        first = block.images[:count]
+        images = first.cpu() if isinstance(first, Tensor) else first  # one transfer for all
+        for position, image in zip(block.positions, images, strict=False):
+            if position < self.show:
+                shown[position] = image
+            if self.store is not None and position < stored:
                 self.store.add(position, image)
 
 
@@ -194,7 +204,7 @@ class Extraction:
         parts: How the images are distributed over the processes; positions count within a part.
     """
 
-    extractors: Mapping[str, Extractor]
+    extractors: Mapping[str, Extracting]
     ranks: Ranks
     device: torch.device
     wanted: Wanted = field(default_factory=Wanted)
@@ -214,31 +224,31 @@ class Extraction:
         """
         expected = 0 if total is None else -(-total // self.ranks.world_size)
         shard = _Shard(self.extractors, self.device, expected)
-        with self.ranks.synchronized(stage), progress(stage, total) as advance:
-            waited, worked = self._take_in(blocks, shard, advance)
+        with self.ranks.synchronized(stage), progress(stage, total) as advance, _ended(blocks):
+            seconds = self._take_in(blocks, shard, stage, advance)
             facts = {
                 "count": len(shard.positions),
                 "seen": asdict(shard.seen) if shard.seen.count else None,
                 "sizes": sorted(shard.sizes),
                 "outputs": list(shard.rows),
             }
-        return self._gathered(shard, self.ranks.gather_objects(facts), {stage: waited, "extraction": worked})
+        return self._gathered(shard, self.ranks.gather_objects(facts), seconds)
 
-    def _take_in(self, blocks: Iterator[Block], shard: _Shard, advance: Callable[[int], None]) -> tuple[float, float]:
+    def _take_in(
+        self, blocks: Iterator[Block], shard: _Shard, stage: str, advance: Callable[[int], None]
+    ) -> dict[str, float]:
         """Extract the blocks; returns the seconds of waiting for them and of extraction."""
-        waited = worked = 0.0
-        started = time.perf_counter()
+        watch = Stopwatch(self.device)
         for block in blocks:
-            arrived = time.perf_counter()
+            watch.lap(stage)
             shard.add(block, self.wanted.digest)
-            shard.show(block, self.wanted.show)
-            self.wanted.keep(block)
-            waited += arrived - started
-            started = time.perf_counter()
-            worked += started - arrived
+            self.wanted.keep(block, shard.shown)
+            watch.lap("extraction")
             advance(len(block.positions) * self.ranks.world_size)  # the others are about as far
+        watch.lap(stage)
         shard.finish()
-        return waited, worked + time.perf_counter() - started
+        watch.lap("extraction")
+        return watch.seconds()
 
     def _gathered(self, shard: _Shard, facts: list[Any], seconds: dict[str, float]) -> Extracted:
         """What all processes have extracted, given the facts that each of them states."""
@@ -251,7 +261,8 @@ class Extraction:
         for name, output in dict.fromkeys(tuple(output) for fact in facts for output in fact["outputs"]):
             own = shard.rows.pop((name, output), None)
             rows = own.all() if own else None
-            features[name][output] = self.ranks.gather_rows(rows, shard.positions, count, self.device)
+            home = cpu if wanted.on_host else self.device
+            features[name][output] = self.ranks.gather_rows(rows, shard.positions, count, home)
         digests = shown = None
         if wanted.digest and count:
             digests = self.ranks.gather_rows(_joined(shard.digests), shard.positions, count, cpu)

@@ -12,8 +12,9 @@ import torch
 from lightning_synthqual.extractors.base import Extractor, check_extractor_name
 from lightning_synthqual.extractors.pairs import PairNetwork
 from lightning_synthqual.extractors.weights import WeightsRequirement
+from lightning_synthqual.precision import check_network_precision
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 CATALOGUE: dict[str, str] = {
     "inception": "inception",
@@ -62,13 +63,15 @@ def load(
         weights: A weights file of the user's (for DreamSim a folder).
         weights_dir: A folder of weights files by their published names, into which missing ones are downloaded.
         device: Device of the network.
-        precision: ``"float32"``, or ``"bfloat16"`` for autocast; it is part of the identity.
+        precision: ``"float32"``; ``"tf32"`` on devices that have it; or ``"bfloat16"`` for autocast. It is part of the
+            identity.
 
     Returns:
         The extractor: ``extractor(images_uint8_nchw) -> dict[str, Tensor]``.
 
     Raises:
-        ValueError: For an unknown name or precision, or weights that do not fit.
+        ValueError: For an unknown name, a precision that is unknown or that the device does not have, or weights that
+            do not fit.
         FileNotFoundError: If the weights are missing and cannot be downloaded.
 
     Example:
@@ -76,6 +79,7 @@ def load(
         >>> load("wavelet")(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))["features"].shape
         torch.Size([2, 216])
     """
+    check_network_precision(precision, device)
     extractor: Extractor = _extractor_module(name).build(name, weights, weights_dir)
     return extractor.with_precision(precision).to(device)
 
@@ -95,14 +99,16 @@ def load_pair(
         weights: A weights file of the user's (for DreamSim a folder).
         weights_dir: A folder of weights files by their published names, into which missing ones are downloaded.
         device: Device of the network.
-        precision: ``"float32"``, or ``"bfloat16"`` for autocast; it is part of the identity.
+        precision: ``"float32"``; ``"tf32"`` on devices that have it; or ``"bfloat16"`` for autocast. It is part of the
+            identity.
 
     Returns:
         The network. LPIPS (Zhang et al. 2018, arXiv:1801.03924) agrees with the package lpips, DreamSim (Fu et al.
         2023, arXiv:2306.09344) with the package dreamsim.
 
     Raises:
-        ValueError: For an unknown name or precision, or weights that do not fit.
+        ValueError: For an unknown name, a precision that is unknown or that the device does not have, or weights that
+            do not fit.
         FileNotFoundError: If the weights are missing and cannot be downloaded.
 
     Example:
@@ -110,6 +116,7 @@ def load_pair(
         Traceback (most recent call last):
         ValueError: Unknown pair network 'lpips'; did you mean 'lpips_vgg'? ...
     """
+    check_network_precision(precision, device)
     pair: PairNetwork = _module(_look_up(name, PAIRS, "pair network")).build_pair(name, weights, weights_dir)
     return pair.with_precision(precision).to(device)
 

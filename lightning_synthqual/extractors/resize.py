@@ -5,12 +5,13 @@ are exact in float64, so the pixels are Pillow's own, whereas PyTorch's uint8 an
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+from lightning_synthqual.extractors.constants import constant
 
 Size = tuple[int, int]
 
@@ -113,9 +114,9 @@ def _filtered(
     for chunk in images.split(max(1, _CHUNK_BYTES // pixels)):
         x = chunk.to(_float64_device(device)).double()
         if width != size[1]:
-            x = rounded(x @ weights(interpolation, width, size[1]).to(x.device).T)
+            x = rounded(x @ constant(x.device, weights, interpolation, width, size[1]).T)
         if height != size[0]:
-            x = rounded(weights(interpolation, height, size[0]).to(x.device) @ x)
+            x = rounded(constant(x.device, weights, interpolation, height, size[0]) @ x)
         done.append(x.to(dtype).to(device))
     return torch.cat(done)
 
@@ -125,7 +126,6 @@ def _float64_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-@lru_cache(maxsize=64)
 def _weights(interpolation: str, before: int, after: int) -> Tensor:
     """The filter as a float64 matrix (after, before) whose rows sum to one."""
     support, kernel = _FILTERS[interpolation]
@@ -141,7 +141,6 @@ def _weights(interpolation: str, before: int, after: int) -> Tensor:
     return matrix
 
 
-@lru_cache(maxsize=64)
 def _fixed_point_weights(interpolation: str, before: int, after: int) -> Tensor:
     """The same as integers, rounded half away from zero."""
     scaled = _weights(interpolation, before, after) * (1 << _FIXED_POINT_BITS)

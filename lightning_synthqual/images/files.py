@@ -199,8 +199,8 @@ def image_to_tensor(image: Image.Image) -> Tensor:
         image = _opaque(image)
     if image.mode not in ("L", "RGB"):
         raise ValueError(f"it has the channels {image.mode}, where grey or RGB are expected; convert it first")
-    tensor = torch.from_numpy(np.array(image))
-    return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1).contiguous()
+    levels = np.asarray(image)
+    return torch.from_numpy(np.array(levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1), order="C"))
 
 
 def _check_single(image: Image.Image) -> None:

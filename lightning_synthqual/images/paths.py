@@ -14,6 +14,7 @@ from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.images.blocks import own_turns
 from lightning_synthqual.images.randomness import Stream, derived_seed, seed_global_generators
 from lightning_synthqual.images.sampling import Sampler
+from lightning_synthqual.images.transfer import to_device
 from lightning_synthqual.metrics.path_length import slerp
 from lightning_synthqual.precision import full_precision
 
@@ -120,12 +121,15 @@ class LatentPathSampler:
         self._redraw_noise(seed)
         seed_global_generators(seed)
         device, dtype = self.sampler.device, self.sampler.dtype
-        twice = [] if labels is None else [labels.repeat(2, *[1] * (labels.ndim - 1)).to(device)]
+        twice = [] if labels is None else [to_device(labels.repeat(2, *[1] * (labels.ndim - 1)), device)]
         with torch.no_grad(), full_precision(), torch.autocast(device.type, enabled=False):
             if self.space == "w":
                 mapping, synthesis = self._part("mapping"), self._part("synthesis")
-                first, second = mapping(z.flatten(0, 1).to(device, dtype), *twice).chunk(2)
-                weights = [each.to(first).view(-1, *[1] * (first.ndim - 1)) for each in (t, step)]
+                first, second = mapping(to_device(z.flatten(0, 1).to(dtype), device), *twice).chunk(2)
+                weights = [
+                    to_device(each.to(first.dtype), first.device).view(-1, *[1] * (first.ndim - 1))
+                    for each in (t, step)
+                ]
                 images = synthesis(torch.cat([torch.lerp(first, second, weight) for weight in weights]))
             else:
                 ends = z.double().flatten(2)
@@ -133,7 +137,7 @@ class LatentPathSampler:
                 if stretch or self.options["z_length"] == "gaussian":
                     points = points * points.shape[1] ** 0.5
                 points = points.view(-1, *z.shape[2:])
-                images = self.sampler.module(points.to(device, dtype), *twice)
+                images = self.sampler.module(to_device(points.to(dtype), device), *twice)
         one, other = self._scaled(images, 2 * len(indices)).chunk(2)
         return one, other
 

@@ -20,6 +20,7 @@ class Stream(IntEnum):
     SELECT = 4  # which real items are used
     PATH_PAIR = 5  # the latents of a path's ends, and where between them the step begins
     PATH_BLOCK = 6  # a block of path ends: noise buffers and the global generators
+    CHECK = 7  # which items of a data set stand for all
 
 
 def derived_seed(*key: int) -> int:

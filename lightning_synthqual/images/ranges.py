@@ -1,7 +1,10 @@
 """What values images were seen to have, compared with what was declared of them."""
 
-from dataclasses import asdict, dataclass
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +27,8 @@ _UNUSUAL = 0.1  # so many of generated images are worth a warning
 _MUCH = 0.25  # so many are worth a warning even if they lie beyond the range by little
 
 _LITTLE_USED = 1 / 8  # integers that use no more of their type are of another bit depth
+
+_MERGED: dict[str, Callable[[Any, Any], Any]] = {"low": min, "high": max, "type_limit": max}  # all else is added
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,16 @@ class PixelRange:
     @classmethod
     def of(cls, values: Tensor, declared: Range) -> "PixelRange":
         """The values of a tensor; ``low`` or ``high`` is not finite if one of the values is not."""
-        low, high = torch.stack(values.aminmax()).tolist()
-        counted = [_beyond(values, low, high, declared, _ROUNDING)]
-        counted += [_beyond(values, low, high, each, _OVERSHOOT) for each in (declared, *CONVENTIONS)]
-        return cls(low, high, values.numel(), *torch.stack(counted).tolist())
+        limits = [_widened(declared, _ROUNDING), *(_widened(each, _OVERSHOOT) for each in (declared, *CONVENTIONS))]
+        count = _counted_here if values.device.type == "cpu" else _counted_there
+        low, high, counts = count(values, limits)
+        return cls(low, high, values.numel(), *counts)
 
     def __add__(self, other: "PixelRange") -> "PixelRange":
-        one, two = asdict(self), asdict(other)
-        merged = {name: one[name] + two[name] for name in one}
-        for name, merge in {"low": min, "high": max, "type_limit": max}.items():
-            merged[name] = merge(one[name], two[name])
-        return PixelRange(**merged)
+        if _NOTHING in (self, other):
+            return self if other == _NOTHING else other
+        one, two = vars(self), vars(other)
+        return PixelRange(**{name: _MERGED.get(name, operator.add)(one[name], two[name]) for name in one})
 
     @property
     def clamped_share(self) -> float:
@@ -108,19 +112,36 @@ class PixelRange:
         return None
 
 
+_NOTHING = PixelRange()
+
+
 def _width(interval: Range) -> float:
     return interval[1] - interval[0]
 
 
-def _beyond(values: Tensor, low: float, high: float, declared: Range, tolerance: float) -> Tensor:
-    """Number of values outside a range; those of ``values`` lie in [low, high], which often saves the counting."""
-    margin = tolerance * (declared[1] - declared[0])
-    count = torch.zeros((), dtype=torch.int64, device=values.device)
-    if low < declared[0] - margin:
-        count = count + torch.count_nonzero(values < declared[0] - margin)
-    if high > declared[1] + margin:
-        count = count + torch.count_nonzero(values > declared[1] + margin)
-    return count
+def _widened(interval: Range, tolerance: float) -> Range:
+    margin = tolerance * _width(interval)
+    return interval[0] - margin, interval[1] + margin
+
+
+def _counted_here(values: Tensor, limits: Sequence[Range]) -> tuple[float, float, list[int]]:
+    """Smallest and largest value, and how many lie beyond each of the limits; the ends often save the counting."""
+    low, high = torch.stack(values.aminmax()).tolist()
+    counts = []
+    for least, most in limits:
+        below = int(torch.count_nonzero(values < least)) if low < least else 0
+        counts.append(below + (int(torch.count_nonzero(values > most)) if high > most else 0))
+    return low, high, counts
+
+
+def _counted_there(values: Tensor, limits: Sequence[Range]) -> tuple[float, float, list[int]]:
+    """The same with one transfer from the device, of integers: the bits of the ends, and the counts."""
+    ends = torch.stack(values.aminmax())
+    counts = [torch.count_nonzero((values < least) | (values > most)) for least, most in limits]
+    words = torch.int32 if ends.element_size() == 4 else torch.int64
+    found = torch.cat([ends.view(words).long(), torch.stack(counts)]).cpu()
+    low, high = found[:2].to(words).view(ends.dtype).tolist()
+    return low, high, found[2:].tolist()
 
 
 @dataclass(frozen=True)

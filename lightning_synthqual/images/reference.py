@@ -8,19 +8,20 @@ from dataclasses import replace
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_synthqual.images.blocks import Block, blocks, digests_of
 from lightning_synthqual.images.files import ArrayDataset, FolderDataset, open_path
+from lightning_synthqual.images.identity import describe, own_fingerprint, sampled
 from lightning_synthqual.images.items import Item, Items
 from lightning_synthqual.images.parts import Parts
 from lightning_synthqual.images.randomness import Stream, derived_seed, preserved_generators
 from lightning_synthqual.images.ranges import DEFAULT_RANGE, Declaration, PixelRange, Range, generated_range
+from lightning_synthqual.images.reader import Reader
 from lightning_synthqual.images.source import Images, checked_range
 from lightning_synthqual.images.state import undisturbed
 
@@ -47,6 +48,8 @@ class ImageSet:
         num_images: Number of images to use, chosen at random by the seed (the first ones of an iterable dataset).
         seed: Random seed of the choice and of augmentations.
         cache_key: Name of the data, instead of a fingerprint of its content.
+        cache_check: ``"full"``: data that have no fingerprint of their own are told apart by all of their pixels.
+        num_workers: Number of processes that read images; ``None``: the DataLoader's own, else as many as pay.
         skip_unreadable: Whether images of a folder that cannot be read are left out.
 
     Attributes:
@@ -68,28 +71,30 @@ class ImageSet:
         num_images: int | None = None,
         seed: int = 0,
         cache_key: str | None = None,
+        cache_check: Literal["sample", "full"] = "sample",
+        num_workers: int | None = None,
         skip_unreadable: bool = False,
     ) -> None:
         self.role = role
         self.cache_key = cache_key
-        self.workers: dict[str, Any] = {}
+        self.cache_check = cache_check
         self.images = Images.of(source)
-        source = self.images.source
+        source, context = self.images.source, None
         if isinstance(source, DataLoader):
-            self.workers = {
-                "num_workers": source.num_workers,
-                "multiprocessing_context": source.multiprocessing_context,
-            }
-            source = source.dataset
+            num_workers = source.num_workers if num_workers is None else num_workers
+            source, context = source.dataset, source.multiprocessing_context
         self.dataset: Any = open_path(source, skip_unreadable) if isinstance(source, str | Path) else source
         self.declaration = _declaration(self.images, role, declared, fallback)
         self.items = Items(self.dataset, f"`{role}`", self.images, self.declaration, image_size, seed)
+        self._reader = Reader(self.items, num_workers, context)
         self.num_images = num_images
         self.parts = Parts()
         self._facts: list[dict[str, Any]] = []  # of the parts, where there are several
         self._length = None if isinstance(self.dataset, IterableDataset) else _length(self.dataset, role)
         self._choose_items()
         self._labels: dict[int, Any] = {}
+        self._size: list[int] | None = None
+        self._stamp: str | None = None
 
     def _choose_items(self) -> None:
         """Choose the items of this process's part; ``indices`` is ``None`` for an iterable dataset."""
@@ -131,8 +136,10 @@ class ImageSet:
             gather: Returns the values that all processes pass to it, by rank; the values have to be JSON.
             rank: Number of this process.
         """
-        self.parts, self._facts = Parts(), []
+        self.parts, self._facts, self._stamp = Parts(), [], None
         facts = gather(self._describe_own())
+        self._reader.processes = len(facts)
+        self._stamp = facts[0]["stamp"]  # the first process's for all: data may differ where few have looked
         self.parts = Parts.of([json.dumps(fact["content"]) for fact in facts], rank)
         if self.parts.divided:
             self._facts = [facts[self.parts.of_rank.index(part)] for part in range(self.parts.count)]
@@ -214,7 +221,7 @@ class ImageSet:
             yield from self._read_stream(batch_size, rank, world_size)
             return
         own = blocks(len(self.indices), batch_size)[rank::world_size]
-        wanted = iter(self._load([self.indices[position] for block in own for position in block]))
+        wanted = iter(self._reader.read([self.indices[position] for block in own for position in block]))
         for block in own:
             yield _block(block, [next(wanted) for _ in block])
 
@@ -226,7 +233,7 @@ class ImageSet:
         """
         self.check_whole()
         if self.indices is not None:
-            return [item.image for item in self._load([self.indices[position] for position in positions])]
+            return [item.image for item in self._reader.read([self.indices[position] for position in positions])]
         found = {
             position: image
             for block in self._read_stream(1)
@@ -234,13 +241,6 @@ class ImageSet:
             if position in positions
         }
         return [found[position] for position in positions]
-
-    def _load(self, indices: list[int]) -> Iterable[Item]:
-        if not self.workers.get("num_workers"):
-            return (self.items[index] for index in indices)
-        return DataLoader(
-            self.items, batch_size=None, sampler=indices, generator=torch.Generator().manual_seed(0), **self.workers
-        )
 
     def _read_stream(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Block]:
         start, pending = 0, []
@@ -269,7 +269,7 @@ class ImageSet:
             return [self.items.convert(item, index) for index, item in enumerate(islice(self.dataset, count))]
         places = np.linspace(0, len(self.indices) - 1, min(count, len(self.indices))).astype(int)
         chosen = [self.indices[place] for place in places]
-        return list(self._load(chosen)) if count > _FEW else [self.items[index] for index in chosen]
+        return list(self._reader.read(chosen))
 
     def _describe_own(self) -> dict[str, Any]:
         """What can be compared of this process's data, and what others need to know of them."""
@@ -289,7 +289,9 @@ class ImageSet:
         if self._facts:
             size: list[int] | None = self._facts[0]["size"]
             return size
-        return None if self.indices is None else list(self.items[self.indices[0]].image.shape[1:])
+        if self._size is None and self.indices is not None:
+            self._size = list(self.items[self.indices[0]].image.shape[1:])
+        return self._size
 
     def holds_all(self, count: int) -> bool:
         """Whether so many images, which were read, are all that the source holds."""
@@ -298,19 +300,42 @@ class ImageSet:
         return self.num_images is None or count < self.num_images or known
 
     def stamp(self) -> str | None:
-        """A fingerprint that needs no reading of pixels: of a folder or a named set; ``None`` for others."""
+        """A fingerprint that needs no reading of all pixels, of most sets.
+
+        Of a folder or file its names, sizes and times; of a named set its name; a Hugging Face dataset's own; of others
+        class, length, transforms and 256 images. ``None`` for streams, and with ``cache_check="full"`` for the others:
+        see ``fingerprint_of_pixels``.
+        """
         if self._facts:
             stamps = [fact["stamp"] for fact in self._facts]
             return None if None in stamps else _digest(["parts", *stamps])
-        stated = [self.images.describe(), self.declaration.integers, self.items.image_size, self.items.seed]
-        choice = [self.num_images, None if self.indices is None else len(self.indices)]
+        if self._stamp is None:
+            content = self._content()
+            stated = [self.images.describe(), self.declaration.integers, self.items.image_size, self.items.seed]
+            choice = [self.num_images, None if self.indices is None else len(self.indices)]
+            self._stamp = None if content is None else _digest([*content, *stated, *choice])
+        return self._stamp
+
+    def _content(self) -> list[Any] | None:
+        """What distinguishes these images from others."""
+        floats = self.declaration.floats
         if self.cache_key is not None:
-            return _digest(["key", self.cache_key, self.role, self.declaration.floats, *stated, *choice])
+            return ["key", self.cache_key, self.role, floats]
         if isinstance(self.dataset, FolderDataset):
-            return _digest(["folder", self.dataset.stamp(), *stated, *choice])
+            return ["folder", self.dataset.stamp()]
         if isinstance(self.dataset, ArrayDataset):
-            return _digest(["array", self.dataset.stamp(), self.declaration.floats, *stated, *choice])
-        return None
+            return ["array", self.dataset.stamp(), floats]
+        if self.indices is None:
+            return None
+        known = own_fingerprint(self.dataset)
+        if known is not None:
+            return ["own", known, self._length, floats]
+        if self.cache_check == "full":
+            return None
+        with preserved_generators():
+            images = self._reader.read([self.indices[position] for position in sampled(len(self.indices))])
+            digests = digests_of(item.image for item in images)
+        return ["sample", describe(self.dataset), floats, hashlib.sha256(digests.numpy().tobytes()).hexdigest()]
 
 
 def _declaration(images: Images, role: str, declared: Range | None, fallback: Range) -> Declaration:

@@ -14,6 +14,7 @@ from lightning_synthqual.images.callables import can_be_called, describe_callabl
 from lightning_synthqual.images.pixels import PixelRange, quantise
 from lightning_synthqual.images.randomness import Stream, derived_seed, seed_global_generators
 from lightning_synthqual.images.state import undisturbed
+from lightning_synthqual.images.transfer import run_ahead, to_device
 
 OWN_WEIGHTS = "the module's own"
 LabelKind = Literal["data", "uniform"]
@@ -122,10 +123,21 @@ class Sampler:
 
     def draw_label(self, generator: torch.Generator) -> Tensor:
         """Draw a label: that of a real item, or any class with equal probability, as ``labels`` says."""
-        if self.labels == "uniform" or self.label_source is None:
-            return torch.randint(_num_classes(self.module, self.owner), (), generator=generator)
-        index = int(torch.randint(len(self.label_source), (), generator=generator))
-        return torch.as_tensor(self.label_source.label(index))
+        return self._label(self._draw_number(generator))
+
+    def _draw_number(self, generator: torch.Generator) -> int:
+        """The number of a class, or of a real item."""
+        read = self._reads_labels
+        count = len(read) if read is not None else _num_classes(self.module, self.owner)
+        return int(torch.randint(count, (), generator=generator, device="cpu"))
+
+    def _label(self, number: int) -> Tensor:
+        read = self._reads_labels
+        return torch.tensor(number, device="cpu") if read is None else torch.as_tensor(read.label(number))
+
+    @property
+    def _reads_labels(self) -> LabelSource | None:
+        return None if self.labels == "uniform" else self.label_source
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -146,13 +158,21 @@ class Sampler:
 
     def blocks(self, count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Block]:
         """Generate the blocks rank, rank + world_size, ... of ``count`` images, equally many on every process."""
-        for number, positions, counts in own_turns(count, batch_size, rank, world_size):
-            images, seen = self.draw(number, positions)
+        turns = own_turns(count, batch_size, rank, world_size)
+        for (number, positions, counts), drawn in run_ahead(lambda turn: self._draws(turn[1]), turns):
+            images, seen = self.draw(number, positions, drawn)
             if counts:
                 yield Block(positions, images, seen)
 
-    def draw(self, block: int, indices: range) -> tuple[Tensor, PixelRange]:
+    def draw(
+        self, block: int, indices: range, drawn: tuple[Tensor | None, list[int]] | None = None
+    ) -> tuple[Tensor, PixelRange]:
         """Generate the images ``indices``, which are block number ``block``.
+
+        Args:
+            block: Number of the block.
+            indices: Numbers of the images.
+            drawn: Their noise and the numbers that their labels have, if they have been drawn before.
 
         Returns:
             uint8 (n, 3, H, W) on the module's device, and the float values seen.
@@ -163,7 +183,7 @@ class Sampler:
             TypeError: If something else than a tensor of images comes back.
             ValueError: If the images are not what was declared.
         """
-        z, labels = self._inputs(indices)
+        z, labels = self._inputs(*(self._draws(indices) if drawn is None else drawn))
         seed = derived_seed(self.seed, Stream.BLOCK, block)
         seed_global_generators(seed)  # after labels were read: reading may draw too
         with self.context():
@@ -199,19 +219,27 @@ class Sampler:
                 "`torch.randn(n, dim, generator=generator).to(device)`."
             ) from error
 
-    def _inputs(self, indices: range) -> tuple[Tensor | None, Tensor | None]:
-        """Noise, if the module is called with it, and labels, if there are any, on the module's device."""
+    def _draws(self, indices: range) -> tuple[Tensor | None, list[int]]:
+        """Noise, if the module is called with it, and the numbers that labels have, if there are any.
+
+        Only generators of its own are used and no data set is read: a thread may do it.
+        """
         generator = torch.Generator()
         shape = self.latent_shape if self.kind == "latent" else None
-        latents, labels = [], []
-        for index in indices:
+        latents, numbers = [], []
+        for index in indices if shape is not None or self.labels is not None else ():
             generator.manual_seed(derived_seed(self.seed, Stream.SAMPLE, index))
             if shape is not None:
-                latents.append(torch.randn(shape, generator=generator, dtype=torch.float32))
+                latents.append(torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu"))
             if self.labels is not None:
-                labels.append(self.draw_label(generator))
-        z = torch.stack(latents).to(self.device, self.dtype) if latents else None
-        return z, torch.stack(labels).to(self.device) if labels else None
+                numbers.append(self._draw_number(generator))
+        return torch.stack(latents) if latents else None, numbers
+
+    def _inputs(self, noise: Tensor | None, numbers: list[int]) -> tuple[Tensor | None, Tensor | None]:
+        """Noise and labels on the module's device."""
+        z = None if noise is None else to_device(noise, self.device).to(self.dtype)
+        labels = [self._label(number) for number in numbers]
+        return z, to_device(torch.stack(labels), self.device) if labels else None
 
 
 def _is_called_with_generator(method: Callable[..., Any] | None) -> TypeGuard[Callable[..., Any]]:

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_bfloat16_is_a_choice_that_the_identity_states(pictures: Pictures) -> No
     assert not torch.equal(rounded, exact)
     assert torch.allclose(rounded, exact, rtol=0.05, atol=5.0)
     assert half.identity == replace(IDENTITY, precision="bfloat16")
-    with pytest.raises(ValueError, match="'float32' or 'bfloat16', but got 'float16'"):
+    with pytest.raises(ValueError, match="'tf32' or 'bfloat16', but got 'float16'"):
         half.with_precision("float16")
 
 
@@ -187,6 +188,42 @@ def test_float32_stays_float32_and_the_trainings_choice_comes_back(
     assert before[0] == (precision, allow_tf32, precision != "highest")
 
 
+@pytest.mark.usefixtures("_default_precision")
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_tf32_is_switched_on_where_it_is_chosen_and_off_again(
+    pictures: Pictures, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_synthqual.precision.has_tf32", lambda device: True)
+    seen = []
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = False
+    before = older(), newer() if HAS_NEWER else None
+    network = Returns(lambda x: seen.append((older(), newer() if HAS_NEWER else [])) or x[:, 0, 0])
+    extractor = Extractor(network, IDENTITY).with_precision("tf32")
+    extractor(pictures(1, 4, 4))
+    assert extractor.identity == replace(IDENTITY, precision="tf32")
+    assert seen[0][0] == ("high", True, True)
+    assert seen[0][1][:3] == (["tf32"] * 3 if HAS_NEWER else [])
+    assert (older(), newer() if HAS_NEWER else None) == before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_cudnn_tries_no_algorithms_and_the_trainings_choice_comes_back(
+    pictures: Pictures, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    seen = []
+
+    def look(images: Tensor) -> Tensor | None:
+        seen.append(torch.backends.cudnn.benchmark)
+        return None if fails else images[:, 0, 0]
+
+    with pytest.raises(TypeError) if fails else nullcontext():
+        extract(look, pictures(1, 4, 4))
+    assert seen == [False]
+    assert torch.backends.cudnn.benchmark is True
+
+
 @pytest.mark.skipif(not HAS_NEWER, reason="this torch has only the older settings")
 @pytest.mark.usefixtures("_default_precision")
 @pytest.mark.parametrize("place", ["", "cuda.matmul", "cudnn.conv"])
@@ -206,16 +243,26 @@ def test_the_newer_precision_settings_are_respected(pictures: Pictures, place: s
 class RunsOutOfMemory(nn.Module):
     """Has memory for three images at a time."""
 
-    def __init__(self, room: int = 3) -> None:
+    def __init__(self, room: int = 3, error: Exception | None = None) -> None:
         super().__init__()
         self.room = room
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
         self.asked: list[int] = []
 
     def forward(self, images: Tensor) -> Tensor:
         self.asked.append(len(images))
         if len(images) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return images.flatten(1).float()
+
+
+@pytest.mark.parametrize("library", ["cuDNN error: CUDNN", "CUDA error: CUBLAS"])
+def test_libraries_that_allocate_memory_themselves_may_run_out_of_it(pictures: Pictures, library: str) -> None:
+    images = pictures(10, 2, 2)
+    network = RunsOutOfMemory(error=RuntimeError(f"{library}_STATUS_ALLOC_FAILED"))
+    assert torch.equal(Extractor(network, IDENTITY)(images)["features"], images.flatten(1).float())
+    with pytest.raises(RuntimeError, match="CUDNN_STATUS_EXECUTION_FAILED"):
+        Extractor(RunsOutOfMemory(error=RuntimeError("CUDNN_STATUS_EXECUTION_FAILED")), IDENTITY)(images)
 
 
 def test_batches_are_halved_until_they_fit_and_stay_so(pictures: Pictures, caplog: pytest.LogCaptureFixture) -> None:
@@ -228,6 +275,15 @@ def test_batches_are_halved_until_they_fit_and_stay_so(pictures: Pictures, caplo
     network.asked.clear()
     assert len(extractor(images[:5])["features"]) == 5
     assert network.asked == [2, 2, 1]
+
+
+def test_a_network_that_comes_back_to_a_device_remembers_what_fitted_there(pictures: Pictures) -> None:
+    network = RunsOutOfMemory()
+    extractor, images = Extractor(network, IDENTITY), pictures(10, 2, 2)
+    extractor(images)
+    network.asked.clear()
+    extractor.to("meta").to("cpu")(images)
+    assert network.asked == [2, 2, 2, 2, 2]
 
 
 def test_without_memory_for_one_image_the_error_stays(pictures: Pictures) -> None:

@@ -1,5 +1,7 @@
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +134,53 @@ def test_the_default_directory_follows_xdg(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_directory() == tmp_path / "home" / ".cache" / "lightning_synthqual"
+
+
+LOADED = """
+import re, sys, torch
+from pathlib import Path
+from lightning_synthqual.extractors import Identity
+from lightning_synthqual.extractors.cache import FeatureCache
+
+def own():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+cache, identity = FeatureCache(sys.argv[1]), Identity("mine", weights="abc", preprocessing="none")
+cache.load("nothing", identity)
+before = own()
+found = cache.load("data", identity, verify=True)
+loaded = own()
+total = float(found["pool"].sum())
+print(loaded - before, own() - before, total)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory is a process's own")
+def test_what_is_loaded_is_mapped_and_takes_no_memory_of_the_process(tmp_path: Path) -> None:
+    rows = torch.ones(8000, 1000)  # 32 MB
+    assert FeatureCache(tmp_path).save("data", IDENTITY, {"pool": rows})
+    done = subprocess.run([sys.executable, "-c", LOADED, str(tmp_path)], capture_output=True, text=True, check=True)
+    loading, reading, total = map(float, done.stdout.split())
+    assert total == rows.numel()
+    assert loading < 0.2 * rows.nbytes
+    assert reading < 0.2 * rows.nbytes
+
+
+def test_content_is_compared_with_its_checksum_where_it_is_asked_for(saved: FeatureCache) -> None:
+    path = saved.path("data", IDENTITY)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert saved.load("data", IDENTITY, verify=False) is not None
+    assert saved.load("data", IDENTITY) is None
+
+
+def test_the_checksum_is_that_of_the_file(saved: FeatureCache) -> None:
+    first = saved.digest("data", IDENTITY)
+    assert first == saved.digest("data", IDENTITY)
+    assert saved.digest("other data", IDENTITY) is None
+    saved.save("data", IDENTITY, {name: rows + 1 for name, rows in OUTPUTS.items()})
+    assert saved.digest("data", IDENTITY) not in (None, first)
 
 
 PROBE = torch.tensor([[100.0, -3.0], [0.5, 0.25]])

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_synthqual.extractors import load, load_pair
-from lightning_synthqual.extractors.dreamsim import VARIANTS
+from lightning_synthqual.extractors.dreamsim import VARIANTS, backbones
 from lightning_synthqual.extractors.registry import required_weights
 
 Pictures = Callable[..., Tensor]
@@ -295,3 +295,11 @@ def test_the_full_size_ensemble(tmp_path: Path, pictures: Pictures, monkeypatch:
     embeddings = load("dreamsim", weights=str(folder))(pictures(2, 64, 64))["features"]
     assert embeddings.shape == (2, 768 + 24 + 24)
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
+
+
+def test_projections_follow_the_network_to_its_device(tmp_path: Path) -> None:
+    extractor = load("dreamsim_clip_vitb32", weights=str(write_folder("dreamsim_clip_vitb32", tmp_path / "weights")))
+    extractor.network.to("meta")
+    (part,) = backbones(extractor.network.model)
+    assert part.proj.is_meta
+    assert not any(name.rpartition(".")[2] == "proj" for name in extractor.network.state_dict())

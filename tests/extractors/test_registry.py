@@ -45,8 +45,17 @@ def test_bfloat16_is_in_the_identity(pictures: Pictures, name: str) -> None:
     assert half(pictures(2, 16, 16))["features"].dtype == torch.float32
 
 
+def test_tf32_is_an_error_where_the_device_has_none() -> None:
+    for function, name in ((load, "wavelet"), (load_pair, "lpips_alex")):
+        with pytest.raises(ValueError, match=r"'tf32'` needs an NVIDIA GPU .* the network is on cpu\."):
+            function(name, precision="tf32")
+    network = load("wavelet").with_precision("tf32")
+    with pytest.raises(ValueError, match="needs an NVIDIA GPU"):
+        network(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
 def test_an_unknown_precision_is_an_error() -> None:
-    with pytest.raises(ValueError, match="must be 'float32' or 'bfloat16', but got 'half'"):
+    with pytest.raises(ValueError, match="must be 'float32', 'tf32' or 'bfloat16', but got 'half'"):
         load("wavelet", precision="half")
 
 

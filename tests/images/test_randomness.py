@@ -29,7 +29,7 @@ def test_keys_of_other_lengths_have_other_seeds() -> None:
 
 
 def test_no_two_streams_share_a_number() -> None:
-    assert len({int(stream) for stream in Stream.__members__.values()}) == len(Stream.__members__) == 6
+    assert len({int(stream) for stream in Stream.__members__.values()}) == len(Stream.__members__) == 7
     assert derived_seed(0, Stream.READ, 5) == derived_seed(0, int(Stream.READ), 5)
 
 

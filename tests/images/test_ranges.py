@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from math import isnan
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_synthqual.images.pixels import quantise
-from lightning_synthqual.images.ranges import Declaration, PixelRange, generated_range
+from lightning_synthqual.images.ranges import (
+    Declaration,
+    PixelRange,
+    _counted_here,
+    _counted_there,
+    generated_range,
+)
 
 SIGNED, UNIT, BYTE = (-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)
 
@@ -239,3 +246,19 @@ def test_declared_integers_are_compared_like_floats() -> None:
 def test_images_of_little_contrast_about_the_middle_are_no_fault():
     assert check(span(-0.05, 0.05), SIGNED) is None
     assert check(span(-0.3, 0.2), SIGNED) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("odd", [None, float("nan"), float("inf"), -float("inf"), 1e30, 0.1])
+def test_a_device_counts_as_the_cpu_does(dtype: torch.dtype, odd: float | None) -> None:
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    limits = [SIGNED, UNIT, BYTE, (-0.5, 0.25), (-9.0, 9.0)]
+    if odd is not None:
+        values[3] = odd
+    here, there = _counted_here(values, limits), _counted_there(values, limits)
+    if odd != odd:
+        assert all(isnan(each) for each in (*here[:2], *there[:2]))
+        return
+    assert here == there
+    assert there[:2] == (values.min().item(), values.max().item())
+    assert there[2] == [int(((values < low) | (values > high)).sum()) for low, high in limits]

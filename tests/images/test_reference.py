@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Subset, TensorDataset
 from torchvision.transforms import v2
 
 from lightning_synthqual.images.files import FolderDataset
@@ -52,8 +52,11 @@ class ShuffledStream(Stream):
 class Augmented(Dataset[Tensor]):
     """Draws from every global generator."""
 
+    def __init__(self, count: int = 12) -> None:
+        self.count = count
+
     def __len__(self) -> int:
-        return 12
+        return self.count
 
     def __getitem__(self, index: int) -> Tensor:
         values = [index / 255, random.random(), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002
@@ -366,10 +369,13 @@ def test_a_dataloader_is_its_dataset_in_order(pictures: Pictures) -> None:
     assert torch.equal(stacked(DataLoader(TensorDataset(data), sampler=sampler)), data)
 
 
-def test_worker_processes_read_the_same() -> None:
-    expected = images_of(Augmented())
-    loader = DataLoader(Augmented(), batch_size=2, num_workers=1, shuffle=True)
-    assert all(torch.equal(one, other) for one, other in zip(images_of(loader), expected, strict=True))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_read_the_same(workers: int) -> None:
+    data = Augmented(40)
+    expected = images_of(data)
+    loader = DataLoader(data, batch_size=2, num_workers=workers, shuffle=True)
+    for found in (images_of(loader), images_of(data, num_workers=workers), images_of(loader, num_workers=0)):
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -538,7 +544,7 @@ def test_a_cache_key_stands_for_the_data(pictures: Pictures) -> None:
     data, others = list(pictures(3, 2, 2)), list(pictures(3, 2, 2, seed=1))
     stamp = ImageSet(data, "real", cache_key="mine").stamp()
     assert stamp == ImageSet(others, "real", cache_key="mine").stamp()
-    assert ImageSet(data, "real").stamp() is None
+    assert ImageSet(data, "real").stamp() != stamp
     variants: list[dict[str, Any]] = [{"cache_key": "other"}, {"declared": (0.0, 1.0)}, {"image_size": (4, 4)}]
     variants += [{"num_images": 2}, {"seed": 1}]
     stamps = {ImageSet(data, "real", **{"cache_key": "mine", **variant}).stamp() for variant in variants}
@@ -617,6 +623,91 @@ class Counted(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         self.log.append(index)
         return self.items[index]
+
+
+class Photos(Dataset[Any]):
+    """A data set of many items, as users write them."""
+
+    def __init__(self, items: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.items = items
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.items[index] if self.transform is None else self.transform(self.items[index])
+
+
+class OtherPhotos(Photos):
+    """The same with another name."""
+
+
+def test_a_data_set_is_recognised_by_256_items(pictures: Pictures) -> None:
+    data = Counted(pictures(600, 2, 2))
+    stamp = ImageSet(data, "real").stamp()
+    assert stamp is not None
+    assert len(set(data.log)) == len(data.log) == 256
+    assert stamp == ImageSet(Counted(data.items), "held_out").stamp()
+    before = torch.get_rng_state()
+    assert ImageSet(Augmented(), "real").stamp() == ImageSet(Augmented(), "real").stamp()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_changed_item_length_class_transform_or_choice_changes_the_stamp(pictures: Pictures) -> None:
+    data = pictures(300, 4, 4)
+    few, changed = data[:200], data[:200].clone()
+    changed[7, 1, 2, 3] ^= 1
+    crop = v2.CenterCrop(4)
+    sets: list[tuple[Any, dict[str, Any]]] = [
+        (Photos(few), {}),
+        (Photos(changed), {}),
+        (Photos(data), {}),
+        (Photos(data), {"num_images": 200}),
+        (Photos(data), {"num_images": 200, "seed": 1}),
+        (OtherPhotos(few), {}),
+        (Photos(few, v2.Identity()), {}),
+        (Photos(few, crop), {}),
+        (Photos(few, v2.RandomCrop(4)), {}),
+        (Photos(few, v2.Compose([crop])), {}),
+        (Photos(few, v2.RandomErasing(p=1e-9)), {}),
+        (Photos(few, v2.RandomErasing(p=1e-8)), {}),
+        (Subset(Photos(few), range(200)), {}),
+        (Subset(Photos(few, crop), range(200)), {}),
+        (few, {}),
+        (Photos(few), {"image_size": (4, 5)}),
+        (Photos(few), {"cache_key": "mine"}),
+    ]
+    stamps = [ImageSet(source, "real", **options).stamp() for source, options in sets]
+    assert len(set(stamps)) == len(sets)
+    crop.eval()  # transforms have a mode, which says nothing
+    assert stamps == [ImageSet(source, "real", **options).stamp() for source, options in sets]
+
+
+def test_all_pixels_are_compared_if_this_is_wanted(pictures: Pictures, folder: Path) -> None:
+    data = list(pictures(3, 2, 2))
+    assert ImageSet(data, "real", cache_check="full").stamp() is None
+    for source, options in ((folder, {}), (data, {"cache_key": "mine"})):
+        stamp = ImageSet(source, "real", **options).stamp()
+        assert ImageSet(source, "real", cache_check="full", **options).stamp() == stamp != None  # noqa: E711
+
+
+class HuggingFace(Counted):
+    """What a Hugging Face dataset shows of itself."""
+
+    def __init__(self, items: Tensor, fingerprint: str) -> None:
+        super().__init__(items)
+        self._fingerprint = fingerprint
+
+
+def test_the_fingerprint_of_a_hugging_face_dataset_is_its_own(pictures: Pictures) -> None:
+    one, other = (HuggingFace(pictures(40, 2, 2), name) for name in ("a1", "b2"))
+    stamps = [
+        ImageSet(each, "real", cache_check=check).stamp() for each in (one, other) for check in ("sample", "full")
+    ]
+    assert stamps[0] == stamps[1] != stamps[2] == stamps[3]
+    assert stamps[0] != ImageSet(one, "real", declared=(0.0, 1.0)).stamp()
+    assert one.reads == other.reads == 0
 
 
 def test_a_wrong_range_shows_before_all_is_read() -> None:

@@ -1,3 +1,4 @@
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -429,3 +430,40 @@ def test_sampling_leaves_the_owner_the_module_the_sampler_and_the_data_undisturb
     assert owner.training
     assert torch.equal(own.get_state(), torch.Generator().manual_seed(4).get_state())
     assert data.dice.random() == np.random.default_rng(4).random()
+
+
+def test_noise_is_drawn_in_another_thread_and_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    draws = Sampler._draws
+
+    def noted(self: Sampler, indices: range) -> Any:
+        threads.append(threading.get_ident())
+        return draws(self, indices)
+
+    monkeypatch.setattr(Sampler, "_draws", noted)
+    sampler = Sampler(Labelled(), labels="uniform")
+    blocks = list(sampler.blocks(10, 4))
+    assert threading.get_ident() not in threads
+    for number, block in enumerate(blocks):
+        images, _ = sampler.draw(number, block.positions)
+        assert torch.equal(block.images, images)
+    assert set(threads[3:]) == {threading.get_ident()}
+
+
+class OwnThread:
+    """Labels that only the thread that made them may read, as a connection to a data base."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+    def __len__(self) -> int:
+        return 5
+
+    def label(self, index: int) -> int:
+        assert threading.get_ident() == self.thread
+        return index
+
+
+def test_labels_of_real_items_are_read_by_the_caller() -> None:
+    images = [block.images for block in Sampler(Labelled(), labels="data", label_source=OwnThread()).blocks(64, 16)]
+    assert len(torch.cat(images)[:, 0, 0, 0].unique()) == 5
