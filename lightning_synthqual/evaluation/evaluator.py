@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
@@ -11,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_synthqual.evaluation.comparison import with_change
+from lightning_synthqual.evaluation.memory import peak_memory, readable
 from lightning_synthqual.evaluation.reference import Reference, check_enough
 from lightning_synthqual.evaluation.report import Report, describe, drawings
 from lightning_synthqual.evaluation.sets import SHOWN, GeneratedSet, as_generated, described, read_generated, sample
 from lightning_synthqual.evaluation.workspace import Workspace
+from lightning_synthqual.evaluation.worst import worst_images
 from lightning_synthqual.extractors.extraction import Extracted
 from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.ranges import PixelRange, generated_range
@@ -22,11 +26,14 @@ from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.sampling import Sampler
 from lightning_synthqual.images.state import undisturbed
 from lightning_synthqual.images.store import ImageStore
-from lightning_synthqual.metrics.base import SUFFIXES, Metric, Score, Scores, as_scores, naming
+from lightning_synthqual.metrics.base import SUFFIXES, Influence, Metric, Score, Scores, as_scores, naming
+from lightning_synthqual.metrics.influences import compact
+from lightning_synthqual.metrics.shard import smaller_tiles
 
 _log = logging.getLogger(__name__)
 _TRIED = 2  # images of a dry run
 _SLOW = 5.0  # seconds for two images after which a dry run samples no more of them
+_HALVINGS = 6  # of the memory of tiles, before a metric fails for want of it
 Failures = dict[str, Exception]
 
 
@@ -66,8 +73,10 @@ class Evaluator:
         self.workspace = workspace
         self.ranks = workspace.ranks
         self.failures: Failures = {}
+        self._halvings = 0  # of the memory of tiles
         self._real = compared, other
-        with _leaving_no_trace(*self._real):
+        self._repeatable: bool | None = None
+        with _leaving_no_trace(*self._real), workspace.on_device():
             with self.ranks.synchronized("loading the networks"):
                 workspace.load_networks()
             self.metrics = workspace.metrics()
@@ -79,11 +88,23 @@ class Evaluator:
             with self.ranks.synchronized("preparing the reference"):
                 self.reference = Reference(workspace, self.metrics, compared, other)
             if tried is not None:
+                count = num_samples or _TRIED
                 with self.ranks.synchronized("a first try of the sampler"):
-                    self.reference.check_generated(self.metrics, num_samples or _TRIED, "`num_samples`", tried)
+                    self.reference.check_generated(self.metrics, count, "`num_samples`", tried)
+                if self.ranks.rank == 0:
+                    needed = readable(peak_memory(workspace, self.reference, tried, count))
+                    _log.info(
+                        "An evaluation needs about %s on %s, besides what networks work with.", needed, workspace.device
+                    )
 
     def evaluate(
-        self, sampler: Sampler, num_samples: int, *, step: int | None = None, epoch: int | None = None
+        self,
+        sampler: Sampler,
+        num_samples: int,
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        before: Report | None = None,
     ) -> Report:
         """Sample once, extract once per extractor, score every metric.
 
@@ -92,6 +113,7 @@ class Evaluator:
             num_samples: Number of images.
             step: Step of the loggers.
             epoch: Epoch.
+            before: The evaluation before this one, since which changes are reported.
 
         Returns:
             The report, the same on every process.
@@ -100,7 +122,7 @@ class Evaluator:
         if not plan.extractor_names and all(metric.generated_images is None for metric in self.metrics):
             num_samples = min(num_samples, SHOWN)  # nothing but the grid is made of them
         stage = self.ranks.synchronized("the evaluation")
-        with ImageStore() as store, _leaving_no_trace(*self._real), stage:
+        with ImageStore() as store, _leaving_no_trace(*self._real), stage, self.workspace.on_device():
             with self._sampling(sampler):
                 generated = sample(self.workspace, sampler, num_samples, self.metrics, store)
                 sampled = time.perf_counter()
@@ -111,8 +133,9 @@ class Evaluator:
             seen = generated.extracted.seen
             self.workspace.warn(generated_range(plan.image_range).caveat(seen, "the generator"))
             report = self._report(generated, scores, failures, started)
-        protocol = {**report.protocol, "sampling": dict(generated.protocol)}
-        return replace(report, protocol=protocol, step=step, epoch=epoch)
+        sampling = {**generated.protocol, "repeatable": self._repeatable}
+        report = replace(report, protocol={**report.protocol, "sampling": sampling}, step=step, epoch=epoch)
+        return with_change(report, before)
 
     def evaluate_images(self, image_set: ImageSet) -> Report:
         """Score images that exist already.
@@ -121,7 +144,8 @@ class Evaluator:
             ValueError: If there are too few images, or they are not what was declared.
         """
         started = time.perf_counter()
-        with _leaving_no_trace(*self._real, image_set), self.ranks.synchronized("the evaluation"):
+        stage = self.ranks.synchronized("the evaluation")
+        with _leaving_no_trace(*self._real, image_set), stage, self.workspace.on_device():
             generated = read_generated(self.workspace, image_set)
             extracted = generated.extracted
             self.reference.check_generated(self.metrics, extracted.count, f"`{image_set.role}`", extracted.features)
@@ -144,43 +168,78 @@ class Evaluator:
         self.failures = failures
         figures = {name: each for part in scores.values() for name, each in part.figures.items()}
         tables = {name: each for part in scores.values() for name, each in part.tables.items()}
+        influences = self._influences(scores)
+        figures |= worst_images(self.workspace.plan.worst, influences, self.metrics, self.workspace.warn)
         protocol = describe(self.workspace, self.metrics, self.reference, generated)
         if failures:
             protocol["failed"] = {name: f"{type(error).__name__}: {error}" for name, error in failures.items()}
         pictures, drawn_tables = drawings(self.reference, generated, figures, tables)
         finished = time.perf_counter()
         seconds = {**generated.extracted.seconds, "scoring": finished - scoring, "total": finished - started}
-        return Report(self._scalars(scores), protocol, timings=seconds, pictures=pictures, tables=drawn_tables)
+        return Report(
+            self._scalars(scores),
+            protocol,
+            timings=seconds,
+            pictures=pictures,
+            tables=drawn_tables,
+            influences=influences,
+        )
 
     def _score(self, metrics: Sequence[Metric], generated: GeneratedSet) -> tuple[dict[str, Scores], Failures]:
-        """What each metric says, and which of them failed, by the metric's name."""
+        """What each metric says, and which of them failed, by the metric's name; they try again with less memory."""
+        scores, failures, hungry = self._score_once(metrics, generated)
+        while hungry and self._halvings < _HALVINGS:
+            self._halvings += 1
+            _log.warning("No memory is left for %s; tiles of half the size are tried.", ", ".join(hungry))
+            torch.cuda.empty_cache()
+            again = [metric for metric in metrics if metric.name in hungry]
+            more, failed, hungry = self._score_once(again, generated)
+            scores |= more
+            failures = {name: each for name, each in failures.items() if name not in more} | failed
+        unmeasured = [metric for metric in metrics if metric.name in failures]
+        for metric in unmeasured:
+            self.workspace.warn(f"{', '.join(metric.names)} failed and is not reported: {failures[metric.name]}")
+        return scores, {metric.name: naming(metric, failures[metric.name]) for metric in unmeasured}
+
+    def _score_once(
+        self, metrics: Sequence[Metric], generated: GeneratedSet
+    ) -> tuple[dict[str, Scores], Failures, list[str]]:
+        """What each metric says, which failed, and which of these for want of memory on some process."""
         scores: dict[str, Scores] = {}
         failures: Failures = {}
-        with self.workspace.progress.stage("scoring", len(metrics)) as advance:
+        with smaller_tiles(self._halvings), self.workspace.progress.stage("scoring", len(metrics)) as advance:
             for metric in metrics:
                 try:
-                    with self.ranks.synchronized(metric.name):
+                    with self.ranks.attempt(metric.name):
                         found = self._scores_of(metric, generated)
                         _check_names(metric, found, scores)
                     scores[metric.name] = found
                 except Exception as error:
-                    failures[metric.name] = naming(metric, error)
-                    self.workspace.warn(f"{', '.join(metric.names)} failed and is not reported: {error}")
+                    if isinstance(error, torch.OutOfMemoryError):
+                        traceback.clear_frames(error.__traceback__)  # which hold tensors
+                    failures[metric.name] = error
                 advance(1)
-        return scores, failures
+        everywhere = self.ranks.failed_attempts() if metrics else {}
+        failures = {**everywhere, **failures}
+        scores = {name: each for name, each in scores.items() if name not in failures}
+        # What processes decide together must not depend on their own errors, which may differ.
+        decisive = everywhere if self.ranks.world_size > 1 else failures
+        hungry = [name for name, error in decisive.items() if isinstance(error, torch.OutOfMemoryError)]
+        return scores, failures, hungry
 
     def _scores_of(self, metric: Metric, generated: GeneratedSet) -> Scores:
         """A metric's values under the names by which they are reported, with errors, floors and gaps."""
-        state = self.reference.states[metric.name]
+        state = self.reference.state(metric)
         found = as_scores(metric, metric.score_set(state, generated.view))
         values: dict[str, Score] = {}
-        for name, score in metric.reported(found).items():
-            values[name] = score
-            if score.error is not None:
-                values[f"{name}_std"] = Score(score.error)
+        extras = {"": found}
         if metric.floor or metric.gap:
-            for suffix, scores in self.reference.extras(metric, metric.rows(generated.view)).items():
-                values |= {name + suffix: score for name, score in metric.reported(scores).items()}
+            extras |= self.reference.extras(metric, metric.rows(generated.view))
+        for suffix, scores in extras.items():
+            for name, score in metric.reported(scores).items():
+                values[name + suffix] = Score(score.value) if suffix == "_floor" else score
+                if score.error is not None and suffix != "_floor":
+                    values[f"{name}{suffix}_std"] = Score(score.error)
         return Scores(values, found.figures, found.tables)
 
     def _scalars(self, scores: Mapping[str, Scores]) -> dict[str, float]:
@@ -202,6 +261,17 @@ class Evaluator:
                     "processes get the same features: seed what it draws, and do not use the rank in it."
                 )
         return every[0]
+
+    def _influences(self, scores: Mapping[str, Scores]) -> dict[str, Influence]:
+        """The influences of the rows by the name of the value, rank 0's on every process."""
+        known = {
+            name: compact(score.influence)
+            for part in scores.values()
+            for name, score in part.values.items()
+            if score.influence is not None and isfinite(float(score.value))
+        }
+        self.ranks.share_rank_zeros([rows for each in known.values() for rows in (each.fake, each.real)])
+        return known
 
     def _try_out(
         self, sampler: Sampler, num_samples: int, real_size: Sequence[int] | None
@@ -228,6 +298,7 @@ class Evaluator:
                 for warning in metric.try_out(view, _pair(real_size)):
                     workspace.warn(warning)
             self._tell_duration(sampler, num_samples, time.perf_counter() - started)
+            self._repeatable = _equal(images, sampler.draw(0, range(_TRIED))[0])
         return features
 
     def _tell_duration(self, sampler: Sampler, num_samples: int, first: float) -> None:
@@ -280,6 +351,11 @@ class _Few:
     def pick(self, indices: Sequence[int]) -> list[Tensor]:
         """Images by index."""
         return [self._images[index] for index in indices]
+
+
+def _equal(images: Tensor, others: Tensor) -> bool:
+    """Whether images are the same but for the rounding of a device whose operations are not deterministic."""
+    return images.shape == others.shape and bool((images.float() - others.float()).abs().mean() < 1)
 
 
 def _pair(size: Sequence[int] | None) -> tuple[int, int] | None:

@@ -39,6 +39,8 @@ def evaluate(
     weights_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
     cache_key: str | None = None,
+    cache_check: Literal["sample", "full"] = "sample",
+    num_workers: int | None = None,
     seed: int = 0,
     num_samples: int = 10_000,
     num_real: int | None = None,
@@ -66,6 +68,8 @@ def evaluate(
         weights_dir: Folder of weights files by their published names.
         cache_dir: Folder for reference features.
         cache_key: Name of the reference, instead of a fingerprint of its content.
+        cache_check: ``"full"``: hash every pixel of data that have no fingerprint of their own, not only of 256 images.
+        num_workers: Processes that read images; ``None``: the DataLoader's own, else on Linux as many as pay.
         seed: Random seed of the evaluation.
         num_samples: Number of images that a module generates.
         num_real: Number of real images, chosen at random by the seed; ``None``: all of them.
@@ -104,6 +108,8 @@ def evaluate(
         weights_dir=weights_dir,
         cache_dir=cache_dir,
         cache_key=cache_key,
+        cache_check=cache_check,
+        num_workers=num_workers,
         seed=seed,
         skip_unreadable=skip_unreadable,
     )
@@ -159,7 +165,14 @@ def _open_generated(plan: Plan, source: Any) -> ImageSet:
                 f"{metric.name} samples a generator's latent space, but `fake` are finished images. Pass the "
                 "generator, a module, or leave the metric out."
             )
-    images = ImageSet(source, "fake", fallback=plan.image_range, seed=plan.seed, skip_unreadable=plan.skip_unreadable)
+    images = ImageSet(
+        source,
+        "fake",
+        fallback=plan.image_range,
+        seed=plan.seed,
+        num_workers=plan.num_workers,
+        skip_unreadable=plan.skip_unreadable,
+    )
     images.inspect()
     return images
 

@@ -15,7 +15,7 @@ from lightning_synthqual.images.source import checked_range
 from lightning_synthqual.importing import resolve_object
 from lightning_synthqual.metrics.base import Metric
 from lightning_synthqual.metrics.catalogue import CATALOGUE as METRICS
-from lightning_synthqual.metrics.catalogue import members, metrics_by_name
+from lightning_synthqual.metrics.catalogue import members, metrics_by_name, owner
 from lightning_synthqual.metrics.custom import as_metric
 
 _IMAGES = Rule(
@@ -26,6 +26,7 @@ _IMAGES = Rule(
 _RANGE = Rule(Sequence, items=Rule(float), length=2, expected="two numbers (low, high)", optional=True)
 _PATH = Rule(Path, optional=True)
 _SIDE = 2**16  # pixels, of the largest images
+_WORST = "_worst"  # end of the names that ask for the images that harm a score most
 
 SHARED_RULES = {
     "real": _IMAGES,
@@ -61,11 +62,14 @@ SHARED_RULES = {
     "weights_dir": _PATH,
     "cache_dir": _PATH,
     "cache_key": Rule(str, optional=True),
+    "cache_check": Rule(choices=("sample", "full")),
+    "num_workers": Rule(int, low=0, optional=True),
     "seed": Rule(int, low=0),
 }
 
 
-_PLANNED = {name: rule for name, rule in SHARED_RULES.items() if name not in ("real", "held_out")}
+PLANNED_RULES = {name: rule for name, rule in SHARED_RULES.items() if name not in ("real", "held_out")}
+PLANNED_RULES["keep_on_device"] = Rule(bool)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,9 @@ class Plan:
         metrics: The metrics, each with its options.
         names: Names of the scalars that are known to be reported, in the order in which they were asked for.
         size: (height, width) to resize real images to, or ``None``.
+        keep_on_device: Whether networks and the reference stay on the accelerator between evaluations.
         smoke_test: Whether only a few images are used, so that published protocols do not require their numbers.
+        worst: Names of the scalars whose most harmful images are shown.
     """
 
     metrics: tuple[Metric, ...]
@@ -91,9 +97,13 @@ class Plan:
     weights_dir: str | Path | None = None
     cache_dir: str | Path | None = None
     cache_key: str | None = None
+    cache_check: Literal["sample", "full"] = "sample"
+    num_workers: int | None = None
     seed: int = 0
     skip_unreadable: bool = False
+    keep_on_device: bool = False
     smoke_test: bool = False
+    worst: tuple[str, ...] = ()
 
     @property
     def min_images(self) -> int:
@@ -149,8 +159,11 @@ def make_plan(
     weights_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
     cache_key: str | None = None,
+    cache_check: Literal["sample", "full"] = "sample",
+    num_workers: int | None = None,
     seed: int = 0,
     skip_unreadable: bool = False,
+    keep_on_device: bool = False,
 ) -> Plan:
     """Check the arguments and look the metrics up.
 
@@ -162,7 +175,7 @@ def make_plan(
         raise TypeError(
             f"`metrics` must be a list or tuple of names, but got one string. Use `metrics=({metrics!r},)`."
         )
-    values = check_all(locals(), _PLANNED)
+    values = check_all(locals(), PLANNED_RULES)
     for name in ("image_range", "real_range"):
         if values[name] is not None:
             values[name] = checked_range(name, values[name])
@@ -170,7 +183,9 @@ def make_plan(
     own = dict(values["extractors"] or {})
     for name in own:
         check_extractor_name(name)
-    found, names = _metrics(metrics, list(dict.fromkeys([*EXTRACTORS, *own])), values["options"])
+    known = list(dict.fromkeys([*EXTRACTORS, *own]))
+    asked, worst = _without_worst([_own_metric(each) for each in metrics], known)
+    found, names = _metrics(asked, known, values["options"])
     _check_networks(found)
     return Plan(
         metrics=tuple(found),
@@ -178,17 +193,21 @@ def make_plan(
         size=(size, size) if isinstance(size, int) else size,
         extractors=own,
         skip_unreadable=skip_unreadable,
-        **{name: values[name] for name in _PLANNED if name not in ("metrics", "image_size", "extractors", "options")},
+        worst=tuple(worst),
+        **{
+            name: values[name]
+            for name in PLANNED_RULES
+            if name not in ("metrics", "image_size", "extractors", "options")
+        },
     )
 
 
 def _metrics(
-    metrics: Sequence[Any], extractors: list[str], options: Mapping[str, Mapping[str, Any]] | None
+    given: Sequence[Any], extractors: list[str], options: Mapping[str, Mapping[str, Any]] | None
 ) -> tuple[list[Metric], list[str]]:
-    """The metrics, and the reported names in the order in which they were asked for."""
-    if not metrics:
+    """The metrics of names and objects, and the reported names in the order in which they were asked for."""
+    if not given:
         raise ValueError("`metrics` is empty. Name at least one, for example `metrics=('fid', 'kid')`.")
-    given = [_own_metric(each) for each in metrics]
     wanted = [each for each in given if isinstance(each, str)]
     named = _by_name(wanted, extractors, options)
     own = [each for each in given if not isinstance(each, str)]
@@ -207,6 +226,22 @@ def _metrics(
                     f"{', '.join(extractors)}). Pass your own as `extractors={{{extractor!r}: module}}`."
                 )
     return found, list(dict.fromkeys(order))
+
+
+def _without_worst(given: Iterable[Any], extractors: Iterable[str]) -> tuple[list[Any], list[str]]:
+    """Metrics with scores in place of the names ``<score>_worst``, and those scores."""
+    given = list(given)
+    own = [each for each in given if not isinstance(each, str)]
+    taken = tuple(f"_{name}" for name in extractors if f"_{name}".endswith(_WORST))
+    asked, worst = [], []
+    for each in given:
+        score = each.removesuffix(_WORST) if isinstance(each, str) else each
+        if score == each or (each.endswith(taken) and not score.endswith(taken)):  # or the end is an extractor's name
+            asked.append(each)
+            continue
+        worst += members(score)
+        asked += [score] if owner(own, score) is None else []
+    return asked, list(dict.fromkeys(worst))
 
 
 def _own_metric(value: Any) -> Any:

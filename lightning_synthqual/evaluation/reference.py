@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from lightning_synthqual.images.duplicates import duplicates
 from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.source import Images
 from lightning_synthqual.metrics.base import Metric, Score, Scores, as_scores, naming
+from lightning_synthqual.metrics.difference import paired_difference
 from lightning_synthqual.metrics.states import pack_state, state_key, unpack_state
-from lightning_synthqual.metrics.views import ImageAccess, RealSets
+from lightning_synthqual.metrics.views import ImageAccess, RealSets, SetView
 
 
 def open_real(plan: Plan, real: Any, held_out: Any) -> tuple[ImageSet | None, ImageSet | None]:
@@ -65,6 +67,8 @@ def open_set(plan: Plan, source: Any, role: str) -> ImageSet:
         num_images=plan.num_real,
         seed=plan.seed,
         cache_key=plan.cache_key,
+        cache_check=plan.cache_check,
+        num_workers=plan.num_workers,
         skip_unreadable=plan.skip_unreadable,
     )
 
@@ -96,17 +100,19 @@ class Reference:
         self.other = read_real(workspace, other, True) if used and other is not None else None
         self.sets = _real_sets(self.main, self.other)
         self._check(metrics)
-        self.states: dict[str, Any] = {}
+        self.states: dict[str, Any] = {}  # not on the device
+        self._reads: tuple[str, ...] = ()
         for metric in metrics:
             try:
-                self.states[metric.name] = self._prepare(metric)
+                self._make_room(metric)
+                self.states[metric.name] = workspace.residence.leave(self._prepare(metric))
             except Exception as error:
                 named = naming(metric, error)
                 if named is error:
                     raise
                 raise named from error
         self._floors: dict[tuple[str, int], Scores] = {}
-        self._halves: dict[str, list[tuple[Tensor, Any]]] = {}
+        self._halves: dict[str, list[Any]] = {}
         self.seconds = time.perf_counter() - started
 
     @property
@@ -124,6 +130,16 @@ class Reference:
         """Role of the images to compare with."""
         return "real" if self.main is None else self.main.images.role
 
+    def state(self, metric: Metric) -> Any:
+        """What the metric has prepared, on the device; what metrics of other extractors had there is gone."""
+        self._make_room(metric)
+        return self._workspace.residence.enter(self.states[metric.name])
+
+    def _make_room(self, metric: Metric) -> None:
+        if metric.extractors() != self._reads:
+            self._workspace.residence.release()
+        self._reads = metric.extractors()
+
     def extras(self, metric: Metric, fake: Tensor) -> dict[str, Scores]:
         """Floor and gap of a metric for generated features (M, D), by suffix, where they are defined.
 
@@ -132,8 +148,10 @@ class Reference:
         """
         if self.other is None or self.main is None or not (metric.floor or metric.gap):
             return {}
-        real, rows = metric.rows(self.main.view), metric.rows(self.other.view)
-        found = {"_floor": self._floor(metric, rows, len(fake)), "_gap": self._gap(metric, real, rows, fake)}
+        found = {
+            "_floor": self._floor(metric, self.other.view, len(fake)),
+            "_gap": self._gap(metric, self.main.view, self.other.view, fake),
+        }
         return {suffix: scores for suffix, scores in found.items() if scores is not None}
 
     def check_generated(
@@ -158,7 +176,7 @@ class Reference:
             if self.main is None or not metric.reads_real:
                 continue
             self._check_comparable(metric.extractor, features[metric.extractor])
-            columns = self.main.view.rows(metric.extractor, metric.output).shape[1]
+            columns = self.main.stored.rows(metric.extractor, metric.output).shape[1]
             if metric.more_rows_than_columns and min(count, self.count) < columns:
                 fewest = f"{count} generated" if count <= self.count else f"{self.count} real"
                 self._workspace.warn(
@@ -186,43 +204,46 @@ class Reference:
         if self.main.identities[name] != identity:
             raise ValueError(f"Features of {self.main.identities[name]} cannot be compared with those of {identity}.")
         for output, rows in outputs.items():
-            columns = self.main.view.rows(name, output).shape[1]
+            if output not in self.main.stored.features[name]:
+                continue  # no metric reads it
+            columns = self.main.stored.rows(name, output).shape[1]
             if rows.shape[1] != columns:
                 raise ValueError(
                     f"Extractor {name!r} gives {rows.shape[1]} features for generated and {columns} for real images. "
                     "Resize the real ones by `image_size=`, or pool inside the extractor."
                 )
 
-    def _floor(self, metric: Metric, rows: Tensor, generated: int) -> Scores | None:
+    def _floor(self, metric: Metric, other: SetView, generated: int) -> Scores | None:
         if metric.floor is None:
             return None
-        count = generated if metric.floor == "same number" else len(rows)
+        count = generated if metric.floor == "same number" else other.count
         least = max(count, metric.min_images())
-        if len(rows) < least:
+        if other.count < least:
             role = "real" if self.other is None else self.other.images.role
-            self._skip(metric, "_floor", f"`{role}` has {len(rows)} images, but {least} are needed to compare")
+            self._skip(metric, "_floor", f"`{role}` has {other.count} images, but {least} are needed to compare")
             return None
         key = metric.name, count
         if key not in self._floors:
-            result = metric.score(self.states[metric.name], self._choose(rows, count))
-            self._floors[key] = as_scores(metric, result)
-        return self._floors[key]
+            result = metric.score(self.state(metric), self._choose(metric.rows(other), count))
+            self._floors[key] = self._workspace.residence.leave(as_scores(metric, result))
+        return self._workspace.residence.enter(self._floors[key])
 
-    def _gap(self, metric: Metric, real: Tensor, rows: Tensor, fake: Tensor) -> Scores | None:
+    def _gap(self, metric: Metric, real: SetView, other: SetView, fake: Tensor) -> Scores | None:
         if not metric.gap:
             return None
-        count = min(len(real), len(rows))
+        count, residence = min(real.count, other.count), self._workspace.residence
         if count < metric.min_images():
             self._skip(metric, "_gap", f"the smaller real set has {count} images, but {metric.min_images()} are needed")
             return None
         if metric.name not in self._halves:
-            sets = self._choose(real, count), self._choose(rows, count)
-            self._halves[metric.name] = [(part, metric.prepare(part)) for part in sets]
-        to_reference, to_other = (
-            as_scores(metric, metric.score(state, fake)).values for _, state in self._halves[metric.name]
+            parts = [self._choose(metric.rows(each), count) for each in (real, other)]
+            self._halves[metric.name] = residence.leave([metric.prepare(part) for part in parts])
+        to_train, to_held_out = (
+            as_scores(metric, metric.score(residence.enter(state), fake)).values for state in self._halves[metric.name]
         )
-        sign = -1 if self.role == "held_out" else 1
-        return Scores({name: Score(sign * (to_other[name].value - to_reference[name].value)) for name in to_other})
+        if self.role == "held_out":
+            to_train, to_held_out = to_held_out, to_train
+        return Scores({name: _gap(each, to_train[name]) for name, each in to_held_out.items()})
 
     def _skip(self, metric: Metric, suffix: str, why: str) -> None:
         names = ", ".join(name + suffix for name in metric.names)
@@ -241,29 +262,33 @@ class Reference:
             for real, applies in ((self.main, metric.reads_real), (self.other, metric.both_sets)):
                 if applies and real is not None and metric.extractor is not None:
                     check_enough(metric, real.view.count, f"`{real.images.role}`")
-                    metric.rows(real.view)
+                    metric.rows(real.stored)
         if self.main is not None and self.other is not None:
             train, held_out = _by_role(self.main, self.other)
             if train.digests is not None and held_out.digests is not None:
                 self._workspace.warn(duplicates(train.digests, held_out.digests, held_out.images.name))
 
     def _prepare(self, metric: Metric) -> Any:
-        """The state of a metric; one of tensors of the user's own metric is cached like features."""
-        key = None
-        if self.main is not None and metric.extractor is not None:
-            key = state_key(metric, self.main.identities[metric.extractor].key)
-        if key is None or self.main is None:
+        """The state of a metric, from the cache if it is there; else it is there afterwards, if it can be stored."""
+        if self.main is None or metric.extractor is None or not metric.reads_real:
+            return metric.prepare_sets(RealSets() if not metric.reads_real else self.sets)
+        features = self.main.digests_of_features[metric.extractor]
+        key = None if features is None else state_key(metric, features)
+        if key is None:
             return metric.prepare_sets(self.sets)
-        identity = Identity("state", weights="none", preprocessing=key)
+        identity, cache = Identity("state", weights="none", preprocessing=key), self._workspace.cache
         fingerprint = str(self.main.protocol["fingerprint"])
-        cached = self._workspace.cache.load(fingerprint, identity)
-        if cached is not None:
-            return unpack_state(cached)
-        state = metric.prepare_sets(self.sets)
-        tensors = pack_state(state)
+        rows = [metric.rows(self.main.view)]
+        tensors = cache.load(fingerprint, identity)
         if tensors is not None:
-            self._workspace.cache.save(fingerprint, identity, tensors)
-        return state
+            with suppress(ValueError):  # of a version with other classes
+                return unpack_state(tensors, rows, self._workspace.device)
+        state = metric.prepare_sets(self.sets)
+        tensors = pack_state(state, rows)
+        if tensors is None:
+            return state
+        # As a later start finds it: tensors that lie otherwise in memory give other last digits.
+        return unpack_state(cache.save(fingerprint, identity, tensors), rows, self._workspace.device)
 
 
 def check_enough(metric: Metric, count: int, what: str) -> None:
@@ -280,6 +305,13 @@ def check_enough(metric: Metric, count: int, what: str) -> None:
     if count < metric.min_images():
         names = ", ".join(metric.names)
         raise ValueError(f"{names} needs at least {metric.min_images()} images, but {what} has {count}. Give more.")
+
+
+def _gap(to_held_out: Score, to_train: Score) -> Score:
+    """The difference of two scores of the same generated images against two sets of real ones."""
+    if to_held_out.influence is None or to_train.influence is None:
+        return Score(to_held_out.value - to_train.value)
+    return paired_difference(to_held_out, to_train, same_real=False)
 
 
 def _by_role(main: RealSet, other: RealSet) -> tuple[RealSet, RealSet]:

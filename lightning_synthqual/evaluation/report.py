@@ -15,13 +15,15 @@ from lightning_synthqual.evaluation.reference import Reference
 from lightning_synthqual.evaluation.sets import GeneratedSet
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.images.randomness import preserved_generators
-from lightning_synthqual.metrics.base import Direction, Metric
+from lightning_synthqual.metrics.base import Direction, Influence, Metric, Score
 from lightning_synthqual.metrics.catalogue import direction
 from lightning_synthqual.metrics.figures import Figure, ImageRef, Table
 from lightning_synthqual.metrics.views import SetView
 from lightning_synthqual.plotting.draw import Lazy, draw, grid, pixels, with_pixels
+from lightning_synthqual.reporting.numbers import with_error
 
 SCHEMA = 1  # of the JSON
+_VARYING = ("sampling", "change")  # of a protocol: what differs between the evaluations of a run
 _ROW = {
     "scalars": Rule(Mapping, items=Rule(float)),
     "protocol": Rule(Mapping),
@@ -43,6 +45,7 @@ class Report:
         timings: Seconds by stage.
         pictures: Figures by name, uint8 (H, W, 3), drawn when they are first looked at; not part of the JSON.
         tables: Tables by name; not part of the JSON.
+        influences: What each row adds to a value, by metric name, for paired differences; not part of the JSON.
 
     Example:
         >>> report = Report({"kd_wavelet": 0.25}, {"seed": 0}, step=7, epoch=1)
@@ -57,10 +60,30 @@ class Report:
     timings: dict[str, float] = field(default_factory=dict)
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict, compare=False, repr=False)
     tables: Mapping[str, Table] = field(default_factory=dict, compare=False, repr=False)
+    influences: Mapping[str, Influence] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def in_fit(self) -> bool:
+        """Whether it is no single evaluation by ``trainer.validate`` or ``trainer.test``."""
+        return "stage" not in (self.protocol.get("sampling") or {})
+
+    def score(self, name: str) -> Score:
+        """A value with its standard error and the influences of the rows, as far as they are known.
+
+        Raises:
+            KeyError: If there is no such value.
+        """
+        return Score(self.scalars[name], self.scalars.get(f"{name}_std"), self.influences.get(name))
+
+    def only(self, name: str) -> "Report":
+        """The report of one value: what a later evaluation is compared with."""
+        kept = {each: self.scalars[each] for each in (name, f"{name}_std") if each in self.scalars}
+        influences = {name: self.influences[name]} if name in self.influences else {}
+        return Report(kept, self.protocol, self.step, self.epoch, influences=influences)
 
     def direction(self, name: str) -> Direction | None:
         """Whether lower (``"min"``) or higher (``"max"``) values of a scalar are better; ``None`` if neither."""
-        if name.endswith(("_std", "_floor")):
+        if name.endswith(("_std", "_floor", "_change")):
             return None
         stem, metrics = name.removesuffix("_gap"), self.protocol.get("metrics", {})
         owners = [owner for owner in metrics if stem == owner or stem.startswith(f"{owner}_")]
@@ -106,13 +129,22 @@ class Report:
 
     def __str__(self) -> str:
         width = max(map(len, self.scalars), default=0)
-        rows = [
-            f"{name:<{width}}  {value:12.6g}" + (f" ± {self.scalars[error]:.2g}" if error in self.scalars else "")
+        beside = ("_change", "_change_std", "_std")  # what stands in the line of the value
+        return "\n".join(
+            f"{name:<{width}}  {value:12.6g}{self._beside(name)}"
             for name, value in self.scalars.items()
-            if not (name.endswith("_std") and name.removesuffix("_std") in self.scalars)
-            for error in [f"{name}_std"]
-        ]
-        return "\n".join(rows)
+            if not any(name.endswith(end) and name.removesuffix(end) in self.scalars for end in beside)
+        )
+
+    def _beside(self, name: str) -> str:
+        """The standard error of a value, and its change, as far as they are known."""
+        error, change = self.scalars.get(f"{name}_std"), self.scalars.get(f"{name}_change")
+        words = "" if error is None else f" ± {error:.2g}"
+        if change is None:
+            return words
+        since = self.protocol.get("change", {}).get("since")
+        when = "" if since is None else f" since step {since}"
+        return f"{words} ({with_error(change, self.scalars.get(f'{name}_change_std'), signed=True)}{when})"
 
 
 def describe(
@@ -194,8 +226,7 @@ def pack(reports: Sequence[Report]) -> dict[str, Any]:
     rows = []
     for report in reports:
         row = json.loads(report.to_json())
-        if "sampling" in row["protocol"]:  # it names the weights, which are others each time
-            row["sampling"], row["protocol"]["sampling"] = row["protocol"]["sampling"], None
+        row["varying"] = {key: row["protocol"].pop(key) for key in _VARYING if key in row["protocol"]}
         if row["protocol"] not in protocols:
             protocols.append(row["protocol"])
         rows.append({**row, "protocol": protocols.index(row["protocol"])})
@@ -207,8 +238,6 @@ def unpack(packed: Mapping[str, Any]) -> list[Report]:
     protocols = packed.get("protocols", [])
     reports = []
     for row in packed.get("rows", []):
-        protocol = dict(protocols[row["protocol"]])
-        if "sampling" in row:
-            protocol["sampling"] = row["sampling"]
+        protocol = {**protocols[row["protocol"]], **row.get("varying", {})}
         reports.append(Report.from_json(json.dumps({**row, "protocol": protocol})))
     return reports

@@ -1,7 +1,7 @@
 """The sets of images of an evaluation, each with its features and its pixels at hand: real ones, generated ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_synthqual.distributed import Ranks
+from lightning_synthqual.evaluation.outputs import Selected, selected
+from lightning_synthqual.evaluation.residence import OnDevice
 from lightning_synthqual.evaluation.workspace import Workspace
-from lightning_synthqual.extractors.base import Extractor, Identity
+from lightning_synthqual.extractors.base import Identity
 from lightning_synthqual.extractors.extraction import Extracted, Extraction, Wanted
 from lightning_synthqual.images.blocks import Block
 from lightning_synthqual.images.parts import check_disjoint
@@ -93,7 +95,9 @@ class RealSet:
 
     Args:
         images: The images.
-        view: The same with their features, as metrics see it.
+        view: The same with their features, as metrics see it, on the device.
+        stored: The same with its features as they are stored, on the CPU.
+        digests_of_features: Checksums of the stored features, by extractor; ``None`` for those that are not stored.
         identities: Identities of the networks that made the features, by extractor.
         digests: uint8 (N, 32) of the pixels, where they were asked for.
         protocol: Role, number, fingerprint and size of the images.
@@ -103,6 +107,8 @@ class RealSet:
 
     images: ImageSet
     view: SetView
+    stored: SetView
+    digests_of_features: Mapping[str, str | None]
     identities: Mapping[str, Identity]
     digests: Tensor | None
     protocol: Mapping[str, Any]
@@ -141,9 +147,8 @@ def sample(
     """
     ranks, plan = workspace.ranks, workspace.plan
     blocks = sampler.blocks(count, plan.batch_size, ranks.replica, ranks.replicas)
-    extraction = Extraction(
-        workspace.extractors, ranks, workspace.device, Wanted(SHOWN, store=store, stored=_kept(metrics))
-    )
+    wanted = Wanted(SHOWN, store=store, stored=None if plan.worst else _kept(metrics))
+    extraction = Extraction(selected(workspace.extractors, plan.metrics), ranks, workspace.device, wanted)
     extracted = extraction.run(_own_parts(blocks, ranks), "sampling", count, workspace.progress.stage)
     images = SampledImages(store, ranks)
     view = as_generated(workspace, extracted, images, sampler)
@@ -153,7 +158,7 @@ def sample(
 def read_generated(workspace: Workspace, image_set: ImageSet) -> GeneratedSet:
     """Read images that exist already and extract their features."""
     _compare(workspace, image_set)
-    extracted = _read(workspace, image_set, workspace.extractors, Wanted(SHOWN))
+    extracted = _read(workspace, image_set, selected(workspace.extractors, workspace.plan.metrics), Wanted(SHOWN))
     images = DatasetImages(image_set, workspace.ranks)
     return GeneratedSet(extracted, images, as_generated(workspace, extracted, images, None), image_set.describe())
 
@@ -178,28 +183,31 @@ def read_real(workspace: Workspace, image_set: ImageSet, digest: bool) -> RealSe
         fingerprint = fingerprint_of_pixels(digests)
     rows, size = count_of(image_set), image_set.first_size()
     key = fingerprint if size is not None else f"{fingerprint} of a stream"  # its probe has another size
-    probes = {name: each.probe(size) for name, each in workspace.extractors.items() if cache.used}
+    metrics = [metric for metric in workspace.plan.metrics if metric.reads_real]
+    extractors = selected(workspace.extractors, metrics, on_host=True)
+    probes = {name: each.extractor.probe(size) for name, each in extractors.items() if cache.used}
     features = {
-        name: cache.load(key, each.identity, rows=rows, probe=probes.get(name))
-        for name, each in workspace.extractors.items()
+        name: cache.load(key + each.key, each.identity, rows=rows, probe=probes.get(name))
+        for name, each in extractors.items()
     }
     if digest and digests is None:
         stored = cache.load(fingerprint, _DIGESTS, rows=rows)
         digests = None if stored is None else stored["digests"].cpu()
-    missing = {name: each for name, each in workspace.extractors.items() if features[name] is None}
+    missing = {name: each for name, each in extractors.items() if features[name] is None}
     wanted = digest and digests is None
     if missing or wanted:
-        extracted = _read(workspace, image_set, missing, Wanted(digest=wanted))
+        extracted = _read(workspace, image_set, missing, Wanted(digest=wanted, on_host=True))
         for name, extractor in missing.items():
-            features[name] = extracted.features[name]
-            cache.save(key, extractor.identity, extracted.features[name], probe=probes.get(name))
+            found = extracted.features[name]
+            features[name] = cache.save(key + extractor.key, extractor.identity, found, probe=probes.get(name))
         if wanted and extracted.digests is not None:
             digests = extracted.digests
             cache.save(fingerprint, _DIGESTS, {"digests": digests})
     if digests is not None and image_set.parts.divided:
         check_disjoint(digests, f"`{image_set.role}`")
     known = {name: outputs or {} for name, outputs in features.items()}
-    return _real_set(workspace, image_set, fingerprint, known, digests, not missing)
+    sums = {name: cache.digest(key + each.key, each.identity) for name, each in extractors.items()}
+    return _real_set(workspace, image_set, fingerprint, known, sums, digests, not missing)
 
 
 def _real_set(
@@ -207,15 +215,20 @@ def _real_set(
     image_set: ImageSet,
     fingerprint: str,
     features: Mapping[str, Mapping[str, Tensor]],
+    digests_of_features: Mapping[str, str | None],
     digests: Tensor | None,
     cached: bool,
 ) -> RealSet:
     rows = next((rows for outputs in features.values() for rows in outputs.values()), digests)
     count, size = len(image_set) if rows is None else len(rows), image_set.first_size()
     role: Any = image_set.role
+    stored = as_view(workspace, role, features, DatasetImages(image_set, workspace.ranks), size, count)
+    on_device = {name: OnDevice(outputs, workspace.residence) for name, outputs in features.items()}
     return RealSet(
         images=image_set,
-        view=as_view(workspace, role, features, DatasetImages(image_set, workspace.ranks), size, count),
+        view=replace(stored, features=on_device),
+        stored=stored,
+        digests_of_features=digests_of_features,
         identities={name: each.identity for name, each in workspace.extractors.items()},
         digests=digests,
         protocol={
@@ -241,7 +254,7 @@ def _compare(workspace: Workspace, image_set: ImageSet) -> None:
 def _read(
     workspace: Workspace,
     image_set: ImageSet,
-    extractors: Mapping[str, Extractor],
+    extractors: Mapping[str, Selected],
     wanted: Wanted,
 ) -> Extracted:
     """Read a set on all processes, and compare its values with what was declared."""

@@ -1,8 +1,8 @@
 """Where an evaluation happens: its processes, its device, its networks, and who hears how far it is."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.plan import Plan
-from lightning_synthqual.extractors.base import Extractor, Identity
+from lightning_synthqual.evaluation.residence import Residence
+from lightning_synthqual.extractors.base import Extractor, FrozenNetwork, Identity
 from lightning_synthqual.extractors.cache import FeatureCache
 from lightning_synthqual.extractors.pairs import PairNetwork
 from lightning_synthqual.extractors.registry import PAIRS, load_configured, load_configured_pair
@@ -27,20 +28,19 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 class SharedCache:
-    """Cached tensors that all processes find, or none.
+    """Cached tensors that all processes find, or none; they are mapped from disk, whatever the device.
 
     Args:
         directory: Folder of the files; ``None``: the default one.
         ranks: The processes.
-        device: Device of the tensors.
         used: Whether anything is read or written.
     """
 
-    def __init__(self, directory: str | Path | None, ranks: Ranks, device: torch.device, used: bool) -> None:
+    def __init__(self, directory: str | Path | None, ranks: Ranks, used: bool) -> None:
         self.used = used
         self._files = FeatureCache(directory)
         self._ranks = ranks
-        self._device = device
+        self._trusted: set[tuple[str, str]] = set()
 
     def load(
         self, fingerprint: str, identity: Identity, *, rows: int | None = None, probe: Tensor | None = None
@@ -48,17 +48,34 @@ class SharedCache:
         """Tensors of a data set by name, as `FeatureCache.load` finds them on every process."""
         if not self.used:
             return None
-        found = self._files.load(fingerprint, identity, rows=rows, probe=probe)
-        if not all(self._ranks.gather_objects(found is not None)) or found is None:
+        leads = self._ranks.leads_node  # one process of a machine compares the checksum
+        found = self._files.load(fingerprint, identity, rows=rows, probe=probe, verify=leads)
+        if not all(self._ranks.gather_objects(found is not None)):
             return None
-        return {name: tensor.to(self._device) for name, tensor in found.items()}
+        self._trusted.add((fingerprint, identity.key))
+        return found
 
     def save(
         self, fingerprint: str, identity: Identity, tensors: Mapping[str, Tensor], *, probe: Tensor | None = None
-    ) -> None:
-        """Write tensors, once on each machine."""
+    ) -> dict[str, Tensor]:
+        """Write tensors, once on each machine; every process calls this.
+
+        Returns:
+            The tensors on the CPU, mapped from the file where it could be written.
+        """
+        key, written = (fingerprint, identity.key), self.used
+        self._trusted.discard(key)
         if self.used and self._ranks.leads_node:
-            self._files.save(fingerprint, identity, tensors, probe=probe)
+            written = self._files.save(fingerprint, identity, tensors, probe=probe)
+        if not self.used or not all(self._ranks.gather_objects(written)):
+            return {name: tensor.cpu() for name, tensor in tensors.items()}
+        self._trusted.add(key)
+        mapped = self._files.load(fingerprint, identity, verify=False)
+        return mapped or {name: tensor.cpu() for name, tensor in tensors.items()}
+
+    def digest(self, fingerprint: str, identity: Identity) -> str | None:
+        """Checksum of what was loaded or saved; ``None`` if it is not in the cache."""
+        return self._files.digest(fingerprint, identity) if (fingerprint, identity.key) in self._trusted else None
 
 
 class Workspace:
@@ -73,6 +90,7 @@ class Workspace:
 
     Attributes:
         cache: Features that were extracted before.
+        residence: What is on the device.
         extractors: Networks that turn images into features, by name; loaded by ``load_networks``.
         pairs: Networks that compare two images, by name.
     """
@@ -90,11 +108,13 @@ class Workspace:
         # Scores need float64, which Apple's GPUs do not have.
         self.device = torch.device("cpu" if torch.device(device).type == "mps" else device)
         self.progress: Progress = progress if progress is not None and ranks.rank == 0 else Silent()
-        self.cache = SharedCache(plan.cache_dir, ranks, self.device, use_cache)
+        self.cache = SharedCache(plan.cache_dir, ranks, use_cache)
+        self.residence = Residence(self.device, plan.keep_on_device)
         self.shard = Shard(ranks.rank, ranks.world_size, ranks.total)
         self.extractors: dict[str, Extractor] = {}
         self.pairs: dict[str, PairNetwork] = {}
         self._distances: dict[Any, Distance] = {}
+        self._shared: dict[Any, Any] = {}
         self._warned: set[str] = set()
 
     def warn(self, message: str | None) -> None:
@@ -120,6 +140,24 @@ class Workspace:
                     if value not in self.extractors:
                         self._distances[value] = self._distance(value)
 
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """The networks on the device within the context, and nothing afterwards, unless it was asked to stay."""
+        self._move_networks(self.device)
+        try:
+            yield
+        finally:
+            self.residence.release()
+            if self.device.type != "cpu" and not self.plan.keep_on_device:
+                self._move_networks(torch.device("cpu"))
+                torch.cuda.empty_cache()
+
+    def _move_networks(self, device: torch.device) -> None:
+        networks: list[FrozenNetwork] = [*self.extractors.values(), *self.pairs.values()]
+        for network in networks:
+            if network.device != device:
+                network.to(device)
+
     def metrics(self) -> tuple[Metric, ...]:
         """The plan's metrics, able to work here."""
         return tuple(metric.with_runtime(self._runtime(metric)) for metric in self.plan.metrics)
@@ -134,6 +172,7 @@ class Workspace:
             progress=self._stage,
             warn=self.warn,
             smoke_test=self.plan.smoke_test,
+            shared=self._shared,
         )
 
     def _gather(self, rows: Tensor | None, indices: Sequence[int], count: int) -> Tensor:

@@ -19,7 +19,7 @@ from lightning_synthqual.callbacks import ReportListener
 from lightning_synthqual.evaluation.evaluator import Evaluator
 
 PIXELS = 3 * 8 * 8
-TRIED = 2  # calls of the sampler before the first evaluation: two images, and a block that is timed
+TRIED = 3  # calls of the sampler before the first evaluation: two images, a block that is timed, the two again
 METRICS = ("fd_wavelet", "kd_pixels", "precision_wavelet", "recall_wavelet", "fd_mine", "ppl_z_full", "ppl2_w_end")
 
 

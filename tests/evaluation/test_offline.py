@@ -81,6 +81,21 @@ def test_held_out_as_reference(pictures, tmp_path):
         evaluate(real, fake, reference="held_out", metrics=METRICS)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_that_read_change_nothing(pictures, tmp_path, workers):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(pictures[0]):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:02}.png")
+    fake = TensorDataset(pictures[1])
+    reports = [
+        evaluate(folder, fake, metrics=METRICS, num_workers=number, cache_dir=str(tmp_path / f"{number}"))
+        for number in (0, workers)
+    ]
+    assert reports[0].scalars == reports[1].scalars
+    assert reports[0].protocol == reports[1].protocol
+
+
 def test_mixed_sizes(tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()

@@ -41,13 +41,42 @@ def test_names_stand_in_the_order_in_which_they_were_asked_for() -> None:
     assert plan.extractor_names == ["inception", "wavelet", "pixels"]
 
 
+@pytest.mark.parametrize(
+    ("given", "names", "worst"),
+    [
+        (["fd_wavelet", "fd_wavelet_worst"], ("fd_wavelet",), ("fd_wavelet",)),
+        (["fd_wavelet_worst", "recall"], ("fd_wavelet", "recall"), ("fd_wavelet",)),
+        ([Shift(), "shift_worst"], ("shift",), ("shift",)),
+        ([Shift(), "shift_red_worst"], ("shift",), ("shift_red",)),
+        (["fid"], ("fid",), ()),
+    ],
+)
+def test_the_worst_images_of_a_score_are_asked_for_by_name(
+    given: Any, names: tuple[str, ...], worst: tuple[str, ...]
+) -> None:
+    plan = make_plan(given)
+    assert (plan.names, plan.worst) == (names, worst)
+
+
+def test_the_worst_images_of_an_unknown_score_are_an_error() -> None:
+    with pytest.raises(ValueError, match="Unknown metric 'fod_wavelet'; did you mean 'fd_wavelet'"):
+        make_plan(["fod_wavelet_worst"])
+
+
+def test_an_extractor_may_be_called_worst() -> None:
+    plan = make_plan(["fd_worst", "fd_worst_worst"], extractors={"worst": nn.Flatten()})
+    assert (plan.names, plan.worst) == (("fd_worst",), ("fd_worst",))
+    assert make_plan(["fd_worst"], extractors={"worst": nn.Flatten()}).worst == ()
+    assert plan.extractor_names == ["worst"]
+
+
 def test_what_the_metrics_need() -> None:
     plan = make_plan(["fid", "precision"], options={"precision": {"k": 7}})
     assert (plan.min_images, plan.reads_real, plan.needs_both) == (8, True, False)
     plan.check_held_out(None)
     assert make_plan(["memorization_wavelet"]).needs_both
     assert not make_plan(["ppl"]).reads_real
-    with pytest.raises(ValueError, match=r"closer_to_train_wavelet and 15 more.*`held_out` is missing"):
+    with pytest.raises(ValueError, match=r"closer_to_train_wavelet and 16 more.*`held_out` is missing"):
         make_plan(["memorization_wavelet"]).check_held_out(None)
 
 

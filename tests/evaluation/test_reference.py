@@ -1,6 +1,8 @@
 """The real sets: floors, gaps, duplicates, what is kept, and what is not read."""
 
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from lightning_synthqual import Metric, evaluate
 from lightning_synthqual.distributed import Ranks
@@ -35,7 +37,7 @@ def test_held_out_images_give_floors_and_gaps(clouds, arguments):
     plain = evaluate(train, fake, **arguments).scalars
     assert {name: scalars[name] for name in plain} == plain
     beside = {"fd_flat_floor", "kd_flat_floor", "kd_flat_gap", "kd_rbf_flat_floor", "kd_rbf_flat_gap"}
-    assert set(scalars) - set(plain) == beside
+    assert set(scalars) - set(plain) == beside | {"kd_flat_gap_std", "kd_rbf_flat_gap_std"}
     real, other, generated = (arguments["extractors"]["flat"](dataset.tensors[0]) for dataset in clouds)
     for name, options in (("kd_flat", {}), ("kd_rbf_flat", {"kernel": "rbf"})):
         floor = kernel_distance(real, other, **options).value.item()
@@ -102,6 +104,46 @@ def test_a_stream_and_a_dataset_of_the_same_images_do_not_spoil_each_others_cach
     scores = [evaluate(real, fake, metrics=["kd_flat"], **arguments).scalars for real in (train, stream, train, stream)]
     assert scores[1:] == scores[:1] * 3
     assert "not used" not in caplog.text
+
+
+class Counted(Dataset[Tensor]):
+    """Notes which items are read."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self.log: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.log.append(index)
+        return self.images[index]
+
+
+def test_of_a_data_set_that_is_known_few_items_are_read(pictures, arguments):
+    real, fake = Counted(pictures(600, 4, 4)), TensorDataset(pictures(40, 4, 4, seed=1))
+    few = 256 + 16 + 4  # told apart by the first, looked at, sizes
+    scores = []
+    for check, least, most in (("sample", 600, 600 + few), ("sample", 256, few), ("full", 1200, 1200 + few)):
+        real.log.clear()
+        scores.append(evaluate(real, fake, metrics=["kd_flat"], cache_check=check, **arguments).scalars)
+        assert least <= len(real.log) <= most
+    assert scores == scores[:1] * 3
+    real.images[np.random.default_rng(0).permutation(600)[:9]] = 0
+    assert evaluate(real, fake, metrics=["kd_flat"], **arguments).scalars != scores[0]
+
+
+def test_duplicates_are_found_where_features_but_not_digests_are_known(pictures, arguments, caplog):
+    real, fake = Counted(pictures(300, 4, 4)), TensorDataset(pictures(40, 4, 4, seed=1))
+    held_out = TensorDataset(torch.cat([pictures(30, 4, 4, seed=2), real.images[7:8]]))
+    evaluate(real, fake, metrics=["kd_flat"], **arguments)
+    for _ in range(2):
+        caplog.clear()
+        real.log.clear()
+        evaluate(real, fake, held_out=held_out, metrics=["kd_flat"], **arguments)
+        assert "1 of 31 images of `held_out` are also in `real` (item 30)" in caplog.text
+    assert len(real.log) < 300
 
 
 def test_images_that_no_metric_compares_with_are_not_read(clouds, arguments):
@@ -207,11 +249,11 @@ class OtherCentre(Centre):
 
 
 class Untidy(Centre):
-    """A state of no tensors is prepared each time."""
+    """A state of more than tensors and plain values is prepared each time."""
 
     def prepare(self, real: Tensor) -> Any:
         self.calls.append(len(real))
-        return {"mean": real.double().mean(0), "count": 5}
+        return {"mean": real.double().mean(0), "count": 5, "range": range(5)}
 
 
 class Views(Centre):
@@ -261,7 +303,7 @@ def test_the_state_of_a_users_metric_is_prepared_again_for_another(clouds, argum
     assert calls == [60, 50 if change == "images" else 60]
 
 
-def test_a_state_of_no_tensors_is_prepared_each_time(clouds, arguments, calls):
+def test_a_state_of_anything_is_prepared_each_time(clouds, arguments, calls):
     for _ in range(2):
         evaluate(clouds[0], clouds[2], metrics=[Untidy("mine", extractor="flat")], **arguments)
     assert calls == [60, 60]
@@ -279,3 +321,34 @@ def test_a_state_is_prepared_without_a_cache(clouds, arguments, calls):
         Evaluator(Workspace(plan, Ranks(), use_cache=False), ImageSet(clouds[0], "real"))
     assert calls == [60, 60]
     assert not Path(arguments["cache_dir"]).exists()
+
+
+PREPARING = {"frechet": "fit_gaussian", "kernel": "within_sums", "manifold": "squared_radii_for"}
+
+
+def test_a_second_start_computes_nothing_of_the_reference_again(clouds, arguments, counted, monkeypatch):
+    train, held_out, _ = clouds
+    metrics = ("fd_flat", "kd_flat", "kd_rbf_flat", "precision_flat", "recall_flat", "density_flat", "coverage_flat")
+    plan, called = make_plan(metrics, **arguments), []
+    for module, name in PREPARING.items():
+        function = getattr(import_module(f"lightning_synthqual.metrics.{module}"), name)
+        spy = partial(lambda name, function, *args, **kwargs: called.append(name) or function(*args, **kwargs), name)
+        monkeypatch.setattr(f"lightning_synthqual.metrics.{module}.{name}", partial(spy, function))
+
+    def start() -> tuple[Evaluator, list[str], int]:
+        called.clear()
+        real = counted(train.tensors[0])
+        passes: list[int] = []
+        network = arguments["extractors"]["flat"].register_forward_hook(lambda *_: passes.append(1))
+        evaluator = Evaluator(Workspace(plan, Ranks()), ImageSet(real, "real", cache_key="these"))
+        network.remove()
+        return evaluator, list(called), real.reads
+
+    first, prepared, reads = start()
+    assert set(prepared) == set(PREPARING.values())
+    assert reads >= 60
+    second, prepared, reads = start()
+    assert prepared == []
+    assert reads <= 2  # the size of the images
+    fake = ImageSet(held_out, "fake")
+    assert second.evaluate_images(fake).scalars == first.evaluate_images(fake).scalars
