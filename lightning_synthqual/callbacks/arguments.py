@@ -6,16 +6,18 @@ from pathlib import Path
 from torch import nn
 
 from lightning_synthqual.checking import Rule
-from lightning_synthqual.evaluation.plan import SHARED_RULES
+from lightning_synthqual.evaluation.plan import PLANNED_RULES, SHARED_RULES
 
 _MONITOR = Rule(str, expected="a logged name such as 'quality/fid'")
 _MODE = Rule(choices=("min", "max"), optional=True)
 _COUNT = Rule(int, low=1, optional=True)
 _THRESHOLD = Rule(float, optional=True)
+_SIGNIFICANCE = Rule(float, low=0, optional=True)
 
 SCHEDULE_RULES = {"every_n_epochs": _COUNT, "every_n_train_batches": _COUNT}
 MONITOR_RULES = {
     **SHARED_RULES,
+    **PLANNED_RULES,
     **SCHEDULE_RULES,
     "num_samples": Rule(int, low=2),
     "evaluate_at_end": Rule(bool),
@@ -47,6 +49,7 @@ STOPPING_RULES = {
     "min_delta": Rule(float, low=0),
     "stopping_threshold": _THRESHOLD,
     "divergence_threshold": _THRESHOLD,
+    "significance": _SIGNIFICANCE,
     "stop_on_failure": Rule(bool),
 }
 
@@ -54,6 +57,7 @@ CHECKPOINT_RULES = {
     "monitor": _MONITOR,
     "mode": _MODE,
     "save_top_k": Rule(int, low=-1),
+    "significance": _SIGNIFICANCE,
     "dirpath": Rule(Path, optional=True),
     "filename": Rule(str, optional=True),
     "save_last": Rule(choices=(True, False, "link"), optional=True),

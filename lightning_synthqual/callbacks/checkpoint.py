@@ -16,6 +16,7 @@ from lightning_synthqual.callbacks.lightning import BothPackages, ensure_recogni
 from lightning_synthqual.callbacks.listener import ReportListener
 from lightning_synthqual.callbacks.monitor import QualityMonitor, monitors_of
 from lightning_synthqual.callbacks.monitored import check_monitored, find_mode, known_mode
+from lightning_synthqual.callbacks.significance import pack_score, surely_differs, unpack_score
 from lightning_synthqual.checking import check_all
 from lightning_synthqual.evaluation.report import Report
 
@@ -31,6 +32,9 @@ class QualityCheckpoint(BothPackages, ReportListener, ModelCheckpoint):
         monitor: The logged name, for example ``"quality/fid"``.
         mode: ``"min"`` or ``"max"``; ``None``: the metric's own direction, if it has one.
         save_top_k: How many of the best to keep; -1: all.
+        significance: Number of standard errors of the paired difference beyond which a score has to be better than that
+            of the file that it replaces, so that of evaluations that tie the earliest is kept; ``None``: any better
+            score replaces a file. The state then holds 4 bytes for each row of images and each kept file.
         dirpath: Directory of the files, as in ``ModelCheckpoint``.
         filename: Pattern of their names, as in ``ModelCheckpoint``.
         save_last: As in ``ModelCheckpoint``.
@@ -59,10 +63,14 @@ class QualityCheckpoint(BothPackages, ReportListener, ModelCheckpoint):
         save_weights_only: bool = False,
         auto_insert_metric_name: bool = True,
         verbose: bool = False,
+        significance: float | None = None,
     ) -> None:
         checked = check_all(locals(), CHECKPOINT_RULES)
+        self.significance: float | None = checked.pop("significance")
         self._direction = known_mode(monitor, mode)
         super().__init__(**{**checked, "mode": self._direction or "min"})
+        self._kept: dict[str, Report] = {}  # what was scored of each file
+        self._unscored: set[str] = set()  # older files of which that is not known
         self._fresh: tuple[QualityMonitor, Report] | None = None
         self._saving = False
         self._warned = False
@@ -77,12 +85,20 @@ class QualityCheckpoint(BothPackages, ReportListener, ModelCheckpoint):
         if stage == "fit":  # before any callback reads data
             check_monitored(trainer, str(self.monitor), self._direction, "QualityCheckpoint")
 
+    @property
+    def state_key(self) -> str:
+        key = super().state_key
+        return key if self.significance is None else f"{key}, significance={self.significance!r}"
+
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), **self._leftovers.state()}
+        kept = {} if self.significance is None else {path: pack_score(each) for path, each in self._scored().items()}
+        return {**super().state_dict(), **self._leftovers.state(), **({"kept": kept} if kept else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._leftovers.load(state_dict)
+        self._kept = {path: unpack_score(each) for path, each in state_dict.get("kept", {}).items()}
+        self._unscored = set(self.best_k_models) - self._kept.keys()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not is_smoke_test(trainer):
@@ -113,6 +129,27 @@ class QualityCheckpoint(BothPackages, ReportListener, ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save_if_fresh(trainer, pl_module)
 
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        wanted = bool(super().check_monitor_top_k(trainer, current))
+        if wanted and self._fresh is not None and len(self.best_k_models) == self.save_top_k:
+            replaced = self._kept.get(self.kth_best_model_path)
+            wanted = surely_differs(self._name, self._fresh[1], replaced, self.significance)
+            if wanted:  # the file that takes its place may have the same name
+                self._kept.pop(self.kth_best_model_path, None)
+        self._unscored = {path for path in self.best_k_models if path not in self._kept} - {self.kth_best_model_path}
+        return wanted
+
+    @property
+    def _name(self) -> str:
+        """Name of the score without the monitor's prefix."""
+        return str(self.monitor).rpartition("/")[2]
+
+    def _scored(self) -> dict[str, Report]:
+        """What was scored of each file that is kept, as far as it is known; the newest is of the last evaluation."""
+        new = set(self.best_k_models) - self._unscored if self._fresh is not None else set()
+        fresh = {path: self._fresh[1].only(self._name) for path in new if self._fresh is not None}
+        return {path: each for path, each in {**fresh, **self._kept}.items() if path in self.best_k_models}
+
     def _scores(self, report: Report) -> dict[str, Tensor]:
         prefix = str(self.monitor).rpartition("/")[0]
         return {f"{prefix}/{name}": torch.tensor(value) for name, value in report.scalars.items()}
@@ -132,6 +169,8 @@ class QualityCheckpoint(BothPackages, ReportListener, ModelCheckpoint):
                 if self.save_weights_only:  # then `on_save_checkpoint` is not called
                     self._compare(trainer, dict(pl_module.named_parameters()))
                 save_top_k(self, trainer, self._scores(report))
+            if self.significance is not None:
+                self._kept = self._scored()
         finally:
             self._saving, self._fresh = False, None
 

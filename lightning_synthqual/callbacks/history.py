@@ -1,7 +1,8 @@
 """The reports of a monitor, and which of them belong to the run that goes on: in memory, in checkpoints, on disk."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from lightning.pytorch import Trainer
 from lightning_synthqual.callbacks.lightning import SameTrainer, steps_before_start
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.report import Report, pack, unpack
-from lightning_synthqual.reporting.files import REPORTS, ReportFolder, read_lines
+from lightning_synthqual.metrics.base import SUFFIXES
+from lightning_synthqual.metrics.influences import pack_influences, unpack_influences
+from lightning_synthqual.reporting.files import REPORTS, ReportFolder, StoredInfluences, influences_path, read_lines
+from lightning_synthqual.reporting.loggers import write_report
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +43,25 @@ class History:
         """The reports of this run."""
         return self.reports[self._first :]
 
+    @property
+    def fitted(self) -> list[Report]:
+        """The reports of this run but for those of ``trainer.validate`` and ``trainer.test``."""
+        return [report for report in self.run if report.in_fit]
+
+    @property
+    def best(self) -> dict[str, Report]:
+        """By metric with a direction, the report of this run in which it is best."""
+        names = dict.fromkeys(name for report in self.fitted for name in report.scalars if not name.endswith(SUFFIXES))
+        found = {name: best_of(self.fitted, name) for name in names}
+        return {name: report for name, report in found.items() if report is not None}
+
+    @property
+    def newly_best(self) -> list[str]:
+        """The metrics in which the newest report is better than all before it."""
+        if len(self.fitted) < 2:
+            return []
+        return [name for name, report in self.best.items() if report is self.reports[-1]]
+
     def begin(self, trainer: Trainer) -> bool:
         """Take note of a trainer that is set up, and say whether it begins another run."""
         begins = not self._same_trainer(trainer)
@@ -48,13 +71,45 @@ class History:
         self._loaded = False
         return begins
 
+    def add(self, report: Report, directory: Path | None) -> None:
+        """Take a new report.
+
+        Only the newest one keeps its influences in memory; those of the others are read from disk if they are needed.
+
+        Args:
+            report: The report.
+            directory: Directory of the files; ``None`` if there are none.
+        """
+        if self.run and directory is not None:
+            self.reports[-1] = _with_stored(self.reports[-1], directory)
+        self.reports.append(report)
+
+    def write(
+        self, report: Report, loggers: Iterable[Any], directory: Path, *, prefix: str, with_scalars: bool
+    ) -> None:
+        """Write a report to disk and to loggers, as `write_report` does, with the best of the run so far."""
+        write_report(
+            report,
+            loggers,
+            directory,
+            prefix=prefix,
+            with_scalars=with_scalars,
+            folder=self.folder,
+            best=self.best,
+        )
+
     def state(self) -> dict[str, Any]:
-        """The reports of this run as plain values."""
-        return pack(self.run)
+        """The reports of this run as plain values, and the newest one's influences, 4 bytes a row and metric."""
+        newest = pack_influences(self.run[-1].influences) if self.run else {}
+        return {**pack(self.run), "influences": newest}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take the reports of the run that is resumed."""
         self.reports, self._first, self._loaded = unpack(state), 0, True
+        if self.reports:
+            newest = self.reports[-1]
+            influences = unpack_influences(state.get("influences", {}), newest.scalars)
+            self.reports[-1] = replace(newest, influences=influences)
 
     def restore(self, directory: Path, ranks: Ranks, trainer: Trainer) -> bool:
         """Let the file hold what was measured up to this point of the run, before the training goes on.
@@ -70,6 +125,8 @@ class History:
         Returns:
             Whether the point where the training goes on is known, from the file alone, to be measured already.
         """
+        if self._loaded:
+            self.reports[:-1] = [_with_stored(report, directory) for report in self.reports[:-1]]
         steps = steps_before_start(trainer)
         resumed = steps > self._steps_at_setup == 0
         adopted: list[Report] = []
@@ -81,6 +138,20 @@ class History:
         if ranks.rank == 0:
             self.folder.rewind(directory, self.run)
         return any(report.step == steps - 1 for report in adopted)
+
+
+def best_of(reports: Sequence[Report], name: str) -> Report | None:
+    """The report in which a scalar is best, the earliest of those that tie; ``None`` if none is better than others."""
+    known = [report for report in reports if name in report.scalars]
+    direction = known[-1].direction(name) if known else None
+    if direction is None:
+        return None
+    return (min if direction == "min" else max)(known, key=lambda report: report.scalars[name])
+
+
+def _with_stored(report: Report, directory: Path) -> Report:
+    path = influences_path(directory, report)
+    return replace(report, influences=StoredInfluences(path, report.scalars))
 
 
 def _rows_before(path: Path, steps: int) -> Sequence[str]:

@@ -163,6 +163,11 @@ def precision_of(trainer: Trainer) -> str:
     return str(trainer.precision)
 
 
+def stage_of(trainer: Trainer) -> dict[str, str]:
+    """What the protocol says of an evaluation that no fit makes: ``{"stage": "validate"}`` or ``{"stage": "test"}``."""
+    return {} if trainer.state.fn == "fit" else {"stage": str(getattr(trainer.state.fn, "value", trainer.state.fn))}
+
+
 def report_directory(trainer: Trainer) -> Path:
     """The first logger's directory, else ``default_root_dir``; without any exchange between processes."""
     if not trainer.loggers:

@@ -30,6 +30,7 @@ from lightning_synthqual.callbacks.lightning import (
     report_directory,
     saved_states,
     shards_parameters,
+    stage_of,
     train_loader,
 )
 from lightning_synthqual.callbacks.listener import listeners
@@ -39,7 +40,7 @@ from lightning_synthqual.callbacks.weights import SampledWeights, checksum_in, s
 from lightning_synthqual.checking import check_all
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.evaluator import Evaluator
-from lightning_synthqual.evaluation.plan import SHARED_RULES, make_plan
+from lightning_synthqual.evaluation.plan import PLANNED_RULES, make_plan
 from lightning_synthqual.evaluation.reference import open_real, open_set
 from lightning_synthqual.evaluation.report import Report
 from lightning_synthqual.evaluation.workspace import Workspace
@@ -48,7 +49,6 @@ from lightning_synthqual.images.sampling import OWN_WEIGHTS, Sampler
 from lightning_synthqual.images.source import Images
 from lightning_synthqual.importing import resolve_object
 from lightning_synthqual.metrics.base import Metric
-from lightning_synthqual.reporting.loggers import write_report
 from lightning_synthqual.reporting.summary import summary_line
 
 _TINY = 16  # images of each kind under fast_dev_run
@@ -96,11 +96,14 @@ class QualityMonitor(BothPackages, Callback):
             ``{"inception": {"weights": "x.pth"}, "mine": module_or_import_path}``.
         options: Options by metric family: ``{"precision": {"k": 5}, "kid": {"subsets": 100}}``.
         weights_dir: Folder of weights files by their published names.
+        cache_check: ``"full"``: hash every pixel of data that have no fingerprint of their own, not only of 256 images.
         cache_dir: Folder of cached reference features; default: ``$XDG_CACHE_HOME/lightning_synthqual``.
         cache_key: Name of the data, instead of a fingerprint of their content.
         seed: Random seed of all draws.
         prefix: Prefix of the logged names: letters, digits, ``_``, ``-``, ``.``, spaces, and ``/`` between names.
         on_error: ``"raise"``, or ``"warn"`` to go on training when an evaluation fails.
+        num_workers: Processes that read images; ``None``: the DataLoader's own, else on Linux as many as pay.
+        keep_on_device: Whether networks and reference stay on the accelerator between evaluations, which is faster.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -133,16 +136,19 @@ class QualityMonitor(BothPackages, Callback):
         extractors: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         weights_dir: str | None = None,
+        cache_check: Literal["sample", "full"] = "sample",
         cache_dir: str | None = None,
         cache_key: str | None = None,
         seed: int = 0,
         prefix: str = "quality",
         on_error: Literal["raise", "warn"] = "raise",
+        num_workers: int | None = None,
+        keep_on_device: bool = False,
     ) -> None:
         super().__init__()
         resolved = {"model": resolve_object(model, "model"), "sampler": resolve_object(sampler, "sampler")}
         checked = check_all({**locals(), **resolved}, MONITOR_RULES)
-        self.plan = make_plan(**{name: checked[name] for name in SHARED_RULES if name not in ("real", "held_out")})
+        self.plan = make_plan(**{name: checked[name] for name in PLANNED_RULES})
         self.plan.check_held_out(held_out)
         self.schedule = Schedule(checked["every_n_epochs"], checked["every_n_train_batches"])
         self.real = real
@@ -286,7 +292,7 @@ class QualityMonitor(BothPackages, Callback):
     def _sampler(
         self, trainer: Trainer, pl_module: LightningModule, module: Any, weights: str, checksum: str | None = None
     ) -> Sampler:
-        details = {"precision": precision_of(trainer)}
+        details = {"precision": precision_of(trainer), **stage_of(trainer)}
         return Sampler(
             module,
             owner=pl_module,
@@ -326,8 +332,13 @@ class QualityMonitor(BothPackages, Callback):
                     self._sampled = sampled_weights(pl_module, module, evaluator.ranks) if comparable else None
                     checksum = None if self._sampled is None else self._sampled.checksum
                     sampler = self._sampler(trainer, pl_module, module, weights, checksum)
+                before = self._history.fitted[-1:] if trainer.state.fn == "fit" else []
                 report = evaluator.evaluate(
-                    sampler, self._count(trainer), step=logged_step(trainer), epoch=trainer.current_epoch
+                    sampler,
+                    self._count(trainer),
+                    step=logged_step(trainer),
+                    epoch=trainer.current_epoch,
+                    before=before[0] if before else None,
                 )
         except Exception as error:
             if self.on_error == "raise":
@@ -376,19 +387,20 @@ class QualityMonitor(BothPackages, Callback):
     def _publish(
         self, trainer: Trainer, pl_module: LightningModule, report: Report, *, on_step: bool, loggable: bool
     ) -> None:
-        self.reports.append(report)
         fitting = trainer.state.fn == "fit"
-        if trainer.is_global_zero and not is_smoke_test(trainer):
-            directory, folder = self._directory(trainer), self._history.folder
+        directory = None if is_smoke_test(trainer) else self._directory(trainer)
+        self._history.add(report, directory)
+        if trainer.is_global_zero and directory is not None:
             # In validate and test Lightning sends what is logged below; in fit it would send it late and repeatedly.
-            write_report(report, trainer.loggers, directory, prefix=self.prefix, with_scalars=fitting, folder=folder)
+            self._history.write(report, trainer.loggers, directory, prefix=self.prefix, with_scalars=fitting)
         if loggable:
             scalars = {f"{self.prefix}/{name}": value for name, value in report.scalars.items()}
             pl_module.log_dict(scalars, on_step=on_step, on_epoch=not on_step, logger=not fitting, batch_size=1)
         self._spent += report.timings["total"]
         share = self._spent / max(time.perf_counter() - self._started, 1e-9) if fitting else 0.0
         of_training = f" ({share:.0%} of the time of training so far)" if fitting else ""
-        rank_zero_info(f"{self.prefix}: step {report.step}: {summary_line(report)}{of_training}")
+        line = summary_line(report, self._history.newly_best)
+        rank_zero_info(f"{self.prefix}: step {report.step}: {line}{of_training}")
         if fitting:
             for listener in listeners(trainer):
                 listener.on_quality_report(trainer, self.prefix, report)

@@ -4,7 +4,9 @@ from lightning.pytorch import Trainer
 
 from lightning_synthqual.callbacks.monitor import monitors_of
 from lightning_synthqual.metrics.base import Direction, Metric
-from lightning_synthqual.metrics.catalogue import direction, direction_of, owner
+from lightning_synthqual.metrics.catalogue import alarm_of, direction, direction_of, owner
+
+_OF_BOTH_SETS = ("_floor", "_gap", "_gap_std")  # scalars that need held-out images
 
 
 def known_mode(monitor: str, mode: Direction | None) -> Direction | None:
@@ -21,6 +23,12 @@ def find_mode(trainer: Trainer, monitor: str) -> Direction | None:
     return None if metric is None else direction_of(metric, monitor.rpartition("/")[2])
 
 
+def find_alarm(trainer: Trainer, monitor: str) -> float | None:
+    """Return the number above which the score says that something is wrong, if its metric has one."""
+    metric = _logged_by(trainer, monitor)
+    return None if metric is None else alarm_of(metric, monitor.rpartition("/")[2])
+
+
 def check_monitored(trainer: Trainer, monitor: str, mode: Direction | None, who: str) -> None:
     """Raise unless a `QualityMonitor` of the trainer logs ``monitor``, and it is known which values are better.
 
@@ -30,7 +38,8 @@ def check_monitored(trainer: Trainer, monitor: str, mode: Direction | None, who:
     if _logged_by(trainer, monitor) is None:
         names = [f"{each.prefix}/{name}" for each in monitors_of(trainer) for name in each.plan.names]
         logged = f"Logged are: {', '.join(names)}" if names else "The trainer has no QualityMonitor: add one"
-        raise ValueError(f"`{who}(monitor={monitor!r})` waits for a score that nothing logs. {logged}.")
+        more = ", and with `held_out=` their floors and gaps" if monitor.endswith(_OF_BOTH_SETS) else ""
+        raise ValueError(f"`{who}(monitor={monitor!r})` waits for a score that nothing logs. {logged}{more}.")
     if mode is None:
         raise ValueError(
             f"The direction of {monitor!r} is unknown: it is no metric of which smaller or larger values are better. "
@@ -40,6 +49,9 @@ def check_monitored(trainer: Trainer, monitor: str, mode: Direction | None, who:
 
 def _logged_by(trainer: Trainer, monitor: str) -> Metric | None:
     prefix, _, name = monitor.rpartition("/")
-    return owner(
-        [metric for each in monitors_of(trainer) if each.prefix == prefix for metric in each.plan.metrics], name
-    )
+    monitors = [each for each in monitors_of(trainer) if each.prefix == prefix]
+    found = owner([metric for each in monitors for metric in each.plan.metrics], name)
+    if found is None or name in found.names or not name.endswith(_OF_BOTH_SETS):
+        return found
+    needed = found.gap if "_gap" in name else found.floor
+    return found if needed and any(each.held_out is not None for each in monitors) else None

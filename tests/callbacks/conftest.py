@@ -112,6 +112,16 @@ def monitor(tmp_path):
 
 
 @pytest.fixture
+def levels():
+    """``levels(report)``: the values themselves, without their changes since the evaluation before."""
+
+    def of(report) -> dict[str, float]:
+        return {name: value for name, value in report.scalars.items() if not name.endswith(("_change", "_change_std"))}
+
+    return of
+
+
+@pytest.fixture
 def trainer(tmp_path):
     def make(*callbacks, **kwargs) -> pl.Trainer:
         defaults = {

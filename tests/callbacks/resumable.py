@@ -122,8 +122,8 @@ def run(directory: Path, checkpoint: str | None = None) -> pl.Trainer:
         callbacks=[
             quality,
             Listener(),
-            QualityStopping("quality/kd_mine", patience=6),
-            QualityCheckpoint("quality/fd_mine", dirpath=directory / "best", filename="{step}"),
+            QualityStopping("quality/kd_mine", patience=6, significance=1.0),
+            QualityCheckpoint("quality/fd_mine", dirpath=directory / "best", filename="{step}", significance=0.1),
             ModelCheckpoint(directory / "last", every_n_train_steps=4, save_top_k=-1, save_last=True),
         ],
         enable_progress_bar=False,

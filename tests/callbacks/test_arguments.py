@@ -33,6 +33,8 @@ MONITOR = {
     "weights_dir": [5, True, "", *ODD],
     "cache_dir": [5, True, "", *ODD],
     "cache_key": [5, True, "", *ODD],
+    "cache_check": ["all", None, True, *ODD],
+    "num_workers": [-1, True, "2", 2.0, *ODD],
     "seed": [True, -1, "0", 0.0, None, *ODD],
     "prefix": ["", 5, None, "../../x", "/x", "x/", "a//b", "a\\b", "a\nb", "a:b", "..", ".x", "a/../b", "{x}", *ODD],
     "on_error": ["ignore", None, True, *ODD],

@@ -42,7 +42,7 @@ def expected_scores(tiny_gan, monitor, trainer, loader, weights) -> dict[str, fl
     [(True, {}, [4, 8]), (False, {}, [4, 8]), (False, {"every_n_train_batches": 3}, [3, 6])],
 )
 def test_averaged_weights_are_scored_whatever_the_order(
-    tiny_gan, monitor, trainer, loader, averaging_first, validates, arguments, batches
+    tiny_gan, monitor, trainer, loader, levels, averaging_first, validates, arguments, batches
 ):
     averaging, quality = Averaging(), monitor(real=loader, **arguments)
     callbacks = [averaging, quality] if averaging_first else [quality, averaging]
@@ -50,7 +50,7 @@ def test_averaged_weights_are_scored_whatever_the_order(
     fitting.fit(tiny_gan(validates=validates), *([loader] * (1 + validates)))
     assert len(quality.reports) == 2
     for report, batch in zip(quality.reports, batches, strict=True):
-        assert report.scalars == expected_scores(tiny_gan, monitor, trainer, loader, averaging.copies[batch])
+        assert levels(report) == expected_scores(tiny_gan, monitor, trainer, loader, averaging.copies[batch])
         assert report.protocol["sampling"]["weights"] == "averaged by Averaging"
 
 
@@ -115,12 +115,12 @@ def test_the_other_callbacks_keep_their_order(tiny_gan, monitor, trainer, loader
     assert first.hooks == second.hooks == ["setup", "on_train_start"]
 
 
-def test_the_number_after_the_fit_is_the_averages(tiny_gan, monitor, trainer, loader):
+def test_the_number_after_the_fit_is_the_averages(tiny_gan, monitor, trainer, loader, levels):
     averaging, quality, gan = Averaging(), monitor(real=loader), tiny_gan(validates=True)
     fitting = trainer(quality, averaging)
     fitting.fit(gan, loader, loader)
     fitting.validate(gan, loader, verbose=False)
-    assert quality.reports[-1].scalars == quality.reports[-2].scalars
+    assert quality.reports[-1].scalars == levels(quality.reports[-2])
 
 
 STARTS = {

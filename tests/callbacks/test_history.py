@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_synthqual import Report
 from lightning_synthqual.callbacks.history import History
+from lightning_synthqual.metrics.base import Influence
+from lightning_synthqual.reporting.files import save_influences
 
 METRICS = ("fd_wavelet", "kd_pixels")
 
@@ -102,7 +105,8 @@ def test_the_state_of_version_0_1_is_found(fit, tmp_path):
     old = "QualityMonitor{'prefix': 'quality', 'metrics': ('fd_wavelet',)}"
     state = content["callbacks"].pop(key)
     for row in state["history"]["rows"]:  # protocols were whole then
-        state["history"]["protocols"][row["protocol"]]["sampling"] = row.pop("sampling")
+        state["history"]["protocols"][row["protocol"]] |= row.pop("varying")
+    del state["history"]["influences"]
     content["callbacks"][old] = state
     content["callbacks"]["QualityMonitor{'prefix': 'quality2', 'metrics': ()}"] = {"last_batch": 0, "history": {}}
     torch.save(content, tmp_path / "old.ckpt")
@@ -151,3 +155,58 @@ def test_damaged_rows_are_no_reason_to_stop(fit, tmp_path, caplog):
 
 def test_a_history_pickles():
     assert pickle.loads(pickle.dumps(History())).reports == []
+
+
+def test_the_best_is_the_earliest_of_those_that_tie_and_no_single_evaluation():
+    def report(step, stage=None, **scalars):
+        sampling = {} if stage is None else {"stage": stage}
+        return Report(scalars, {"sampling": sampling}, step=step)
+
+    history = History()
+    for each in (
+        report(1, fid=5.0, recall=0.5, train_distance=1.0),
+        report(2, fid=4.0, recall=0.25, fid_std=0.1),
+        report(2, stage="test", fid=1.0, recall=1.0),
+        report(3, fid=4.0),
+    ):
+        history.add(each, None)
+    assert {name: each.step for name, each in history.best.items()} == {"fid": 2, "recall": 1}
+    assert [each.step for each in history.fitted] == [1, 2, 3]
+    assert history.newly_best == []
+    history.add(report(4, fid=3.0, recall=0.5), None)
+    assert history.newly_best == ["fid"]
+
+
+def test_the_first_evaluation_is_not_called_the_best():
+    history = History()
+    history.add(Report({"fid": 5.0}, {}, step=1), None)
+    assert history.newly_best == []
+
+
+def test_single_evaluations_are_told_from_those_of_the_training(tiny_gan, monitor, trainer, loader, tmp_path):
+    quality, module = monitor(metrics=METRICS, real=loader), tiny_gan(validates=True)
+    fitting = trainer(quality, max_epochs=2)
+    fitting.fit(module, loader)
+    fitting.validate(module, loader, verbose=False)
+    fitting.test(module, loader, verbose=False)
+    stages = [report.protocol["sampling"].get("stage") for report in quality.reports]
+    assert stages == [None, None, "validate", "test"]
+    assert [report.in_fit for report in quality.reports] == [True, True, False, False]
+    rows = [Report.from_json(line) for line in (tmp_path / "reports.jsonl").read_text().splitlines()]
+    assert [row.in_fit for row in rows] == [True, True, False, False]
+    fitting.fit_loop.max_epochs = 3
+    fitting.fit(module, loader)
+    assert quality.reports[-1].in_fit
+    assert quality.reports[-1].protocol["change"]["since"] == quality.reports[1].step
+
+
+def test_influences_of_single_evaluations_replace_none_of_the_training(tmp_path):
+    influences = {"fid": Influence(torch.tensor(5.0), torch.tensor([1.0, -1.0]), torch.tensor([]))}
+    fitted = Report({"fid": 5.0}, {}, step=7, influences=influences)
+    tested = Report({"fid": 5.0}, {"sampling": {"stage": "test"}}, step=7, influences=influences)
+    for report in (fitted, tested):
+        save_influences(tmp_path, report)
+    assert {path.name for path in (tmp_path / "influences").iterdir()} == {
+        "step=7.safetensors",
+        "test-step=7.safetensors",
+    }

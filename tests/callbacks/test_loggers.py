@@ -12,6 +12,9 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from lightning_synthqual import Metric, Score
+from lightning_synthqual.metrics.base import Influence
+
 METRICS = ("fd_mine", "memorization_mine", "pairs_mine")
 PICTURES = {
     "samples",
@@ -85,6 +88,62 @@ def test_wandb_gets_pictures_and_tables_in_the_row_of_the_scalars(fit, tmp_path,
         for entry in record.artifact.manifest.contents
     ]
     assert len([path for path in contents if path.endswith(".png")]) >= 9, contents
+
+
+class Even(Metric):
+    """A metric whose influences are known."""
+
+    direction = "max"
+
+    def score(self, state, fake):
+        values = fake.double().mean(1)
+        return Score(values.mean(), influence=Influence(values.mean(), values - values.mean(), values[:0]))
+
+
+def summaries_of(records):
+    """The last summary of a run, by name."""
+    items = [item for record in records if record.HasField("summary") for item in record.summary.update]
+    return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def test_wandb_keeps_the_best_of_the_whole_run_and_no_extremes_of_changes(
+    tiny_gan, monitor, trainer, loader, tmp_path, read_wandb
+):
+    import wandb
+
+    def fit(folder, resumed=None, epochs=2):
+        quality = monitor(metrics=(Even("even", extractor="pixels"),))
+        logger = WandbLogger(offline=True, save_dir=tmp_path / folder, project="x")
+        (tmp_path / folder).mkdir()
+        fitting = trainer(quality, logger=logger, max_epochs=epochs)
+        fitting.fit(tiny_gan(), loader, ckpt_path=resumed)
+        fitting.save_checkpoint(tmp_path / f"{folder}.ckpt")
+        wandb.finish()
+        return quality.reports, read_wandb(tmp_path / folder)
+
+    reports, records = fit("first")
+    best = max(reports, key=lambda report: report.scalars["even"])
+    kept = summaries_of(records)
+    assert kept["quality/best/even"] == best.scalars["even"]
+    assert kept["quality/best/even_step"] == best.step
+    assert {name for name in kept if "/best/" in name} == {"quality/best/even", "quality/best/even_step"}
+    rows = [
+        {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for record in records
+        if record.HasField("history")
+    ]
+    (change,) = (row["quality/even_change"] for row in rows if "quality/even_change" in row)
+    assert change == reports[1].scalars["even_change"]
+    asked = {r.metric.name: r.metric.summary for r in records if r.HasField("metric")}
+    assert asked["quality/even"].max
+    for name in ("quality/even_change", "quality/even_change_std"):
+        assert (asked[name].min, asked[name].max) == (False, False)
+        assert asked[name].last
+    resumed, records = fit("second", tmp_path / "first.ckpt", epochs=3)
+    best = max(resumed, key=lambda report: report.scalars["even"])
+    assert len(resumed) == 3
+    assert best is not resumed[-1]
+    assert summaries_of(records)["quality/best/even_step"] == best.step
 
 
 def test_tensorboard_gets_pictures_and_text(fit, tmp_path, caplog):

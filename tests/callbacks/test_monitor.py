@@ -302,12 +302,12 @@ def test_a_broken_logger_does_not_stop_the_run(tiny_gan, monitor, trainer, loade
     assert len(next(tmp_path.rglob("reports.jsonl")).read_text().splitlines()) == 2
 
 
-def test_the_number_in_training_is_the_number_afterwards(tiny_gan, monitor, trainer, loader, images):
+def test_the_number_in_training_is_the_number_afterwards(tiny_gan, monitor, trainer, loader, images, levels):
     module = tiny_gan(validates=True)
     quality = monitor()
     run = trainer(quality)
     run.fit(module, loader, loader)
-    logged = quality.reports[-1].scalars
+    logged = levels(quality.reports[-1])
     [result] = run.validate(module, loader, verbose=False)
     assert {name.removeprefix("quality/"): value for name, value in result.items()} == pytest.approx(logged, rel=1e-6)
     [result] = run.test(module, loader, verbose=False)

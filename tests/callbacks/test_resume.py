@@ -29,13 +29,23 @@ def checkpoints(directory: Path) -> list[str]:
     return sorted(path.name for path in (directory / "best").iterdir())
 
 
+def plain(state: Any) -> Any:
+    """A state whose tensors and protocols can be compared."""
+    if isinstance(state, torch.Tensor):
+        return state.tolist()
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items() if key != "row"}
+    return state
+
+
 def decisions(trainer) -> dict[str, Any]:
     quality, stop, keep = (
         next(cb for cb in trainer.callbacks if type(cb) is kind)
         for kind in (QualityMonitor, QualityStopping, QualityCheckpoint)
     )
     return {
-        "stopping": stop.state_dict(),
+        "stopping": plain(stop.state_dict()),
+        "kept": plain({Path(path).name: each for path, each in keep.state_dict()["kept"].items()}),
         "best": Path(keep.best_model_path).name,
         "best score": keep.best_model_score,
         "reports": [(report.step, report.scalars) for report in quality.reports],
