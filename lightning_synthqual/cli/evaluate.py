@@ -10,6 +10,7 @@ from lightning_synthqual.cli.checkpoints import load_generator
 from lightning_synthqual.evaluation.offline import evaluate
 from lightning_synthqual.evaluation.report import Report
 from lightning_synthqual.importing import resolve_object
+from lightning_synthqual.reporting.files import INFLUENCES, write_influences
 from lightning_synthqual.reporting.progress import Bars
 
 _CHECKPOINTS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
@@ -109,6 +110,10 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-dir", metavar="DIR", help=cache_dir)
     cache_key = "name of the real images in the cache; default: a fingerprint of their content"
     parser.add_argument("--cache-key", metavar="NAME", help=cache_key)
+    cache_check = "full: tell real images without a fingerprint of their own by every pixel; default: %(default)s"
+    parser.add_argument("--cache-check", choices=("sample", "full"), default="sample", help=cache_check)
+    num_workers = "processes that read images, 0 for none; default: as many as pay"
+    parser.add_argument("--num-workers", type=int, metavar="N", help=num_workers)
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
 
 
@@ -133,12 +138,17 @@ def run(parsed: argparse.Namespace) -> None:
         weights_dir=parsed.weights_dir,
         cache_dir=parsed.cache_dir,
         cache_key=parsed.cache_key,
+        cache_check=parsed.cache_check,
+        num_workers=parsed.num_workers,
         seed=parsed.seed,
         skip_unreadable=parsed.skip_unreadable,
         progress=None if parsed.quiet or not sys.stderr.isatty() else Bars(),
         **{name: value for name, value in given.items() if value is not None},
     )
+    (parsed.output / INFLUENCES).unlink(missing_ok=True)  # of an earlier evaluation
     (parsed.output / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    if report.influences:
+        write_influences(parsed.output / INFLUENCES, report.influences)
     print(report)
     _write_page_and_tables(report, parsed.output, f"{parsed.fake} against {parsed.real}")
     print(f"Written to {parsed.output / 'report.html'}")

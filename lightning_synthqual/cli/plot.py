@@ -22,9 +22,9 @@ def run(parsed: argparse.Namespace) -> None:
     """Draw the curves to a file."""
     from PIL import Image
 
-    from lightning_synthqual.plotting.curves import curves
+    from lightning_synthqual.plotting.curves import curves, points
 
     reports = read_reports(find_reports(parsed.run_dir, (REPORTS,)))
     output = parsed.output or parsed.run_dir / "curves.png"
     Image.fromarray(curves(reports, parsed.metrics)).save(output)
-    print(f"{len(reports)} evaluations drawn to {output}")
+    print(f"{len(points(reports))} evaluations drawn to {output}")

@@ -1,9 +1,10 @@
 """The reports of a run on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lightning_synthqual.evaluation.report import Report
-from lightning_synthqual.reporting.files import REPORTS, read_lines
+from lightning_synthqual.reporting.files import REPORTS, StoredInfluences, influences_path, read_lines
 
 _REPORT = "report.json"  # what `synthqual evaluate` writes
 
@@ -39,6 +40,14 @@ def read_reports(path: Path) -> list[Report]:
     """
     try:
         lines = read_lines(path) if path.suffix == ".jsonl" else [path.read_text(encoding="utf-8")]
-        return [Report.from_json(line) for line in lines]
+        reports = [Report.from_json(line) for line in lines]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"`{path}` is no report ({type(error).__name__}: {error}).") from error
+    return [replace(report, influences=StoredInfluences(_beside(path, report), report.scalars)) for report in reports]
+
+
+def _beside(path: Path, report: Report) -> Path:
+    """Where the influences of a report in a file are."""
+    if path.suffix == ".jsonl":
+        return influences_path(path.parent, report)
+    return path.with_suffix(".influences.safetensors")

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from lightning_synthqual.metrics.base import Influence
+from lightning_synthqual.metrics.influences import pack_influences, unpack_influences
+
 if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
 
 REPORTS = "reports.jsonl"
 SUPERSEDED = "reports.superseded.jsonl"
+INFLUENCES = "report.influences.safetensors"  # beside a report.json
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +43,7 @@ class ReportFolder:
     def write(self, directory: Path, report: "Report") -> None:
         """Append a report to ``reports.jsonl`` and save its figures and tables."""
         self._rows.append(partial(append_report, directory, report))
-        self._files += [partial(save, directory, report) for save in (save_pictures, save_tables)]
+        self._files += [partial(save, directory, report) for save in (save_influences, save_pictures, save_tables)]
         self._directory = directory
         self.retry()
 
@@ -137,6 +141,69 @@ def save_tables(directory: Path, report: "Report") -> None:
         folder = directory / name
         folder.mkdir(parents=True, exist_ok=True)
         table.write_csv(folder / f"step={report.step}.csv")
+
+
+def save_influences(directory: Path, report: "Report") -> None:
+    """Save the influences of the rows, if there are any."""
+    if report.influences:
+        write_influences(influences_path(directory, report), report.influences)
+
+
+def write_influences(path: Path, influences: Mapping[str, Influence]) -> None:
+    """Write influences so that no half-written file is ever read."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        save_file(pack_influences(influences), temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def influences_path(directory: Path, report: "Report") -> Path:
+    """Where the influences of an evaluation of a run are: ``influences/step=<step>.safetensors``.
+
+    Those of ``trainer.validate`` and ``trainer.test``, whose weights may be others at the same step, are in files of
+    their own, ``influences/test-step=<step>.safetensors``.
+    """
+    stage = (report.protocol.get("sampling") or {}).get("stage")
+    return directory / "influences" / f"{'' if stage is None else f'{stage}-'}step={report.step}.safetensors"
+
+
+class StoredInfluences(Mapping[str, Influence]):
+    """The influences of a report that are in a file, read whenever they are looked at; none if there is no such file.
+
+    Args:
+        path: The file.
+        scalars: The report's values.
+    """
+
+    def __init__(self, path: Path, scalars: Mapping[str, float]) -> None:
+        self._path = path
+        self._scalars = scalars
+
+    def _read(self) -> dict[str, Influence]:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return unpack_influences(load_file(self._path), self._scalars)
+        except FileNotFoundError:
+            return {}
+        except (OSError, SafetensorError) as error:
+            _log.warning("Reading %s failed (%s: %s).", self._path, type(error).__name__, error)
+            return {}
+
+    def __getitem__(self, name: str) -> Influence:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
 
 def save_pictures(directory: Path, report: "Report") -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -25,6 +26,23 @@ _announced: set[str] = set()  # classes of loggers that take scalars only
 Scalars = Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What a logger gets.
+
+    Args:
+        report: The report.
+        prefix: Prefix of the logged names.
+        scalars: Scalars by their logged names; none where Lightning sends them itself.
+        best: Best values so far, and their steps, by their logged names.
+    """
+
+    report: "Report"
+    prefix: str
+    scalars: Scalars = field(default_factory=dict)
+    best: Mapping[str, float | None] = field(default_factory=dict)
+
+
 def write_report(
     report: "Report",
     loggers: Iterable[Any],
@@ -33,6 +51,7 @@ def write_report(
     prefix: str,
     with_scalars: bool = True,
     folder: ReportFolder | None = None,
+    best: Mapping[str, "Report"] | None = None,
 ) -> None:
     """Write a report to disk and to every logger; a failure is logged and does not stop the rest.
 
@@ -45,11 +64,21 @@ def write_report(
         prefix: Prefix of the logged names.
         with_scalars: Whether the loggers get the scalars (not where Lightning sends them itself).
         folder: Writer that remembers what could not be written; ``None``: nothing is tried again.
+        best: By metric, the report of the run in which it is best, for loggers that keep a summary of a run.
     """
     (folder or ReportFolder()).write(directory, report)
     scalars = {f"{prefix}/{name}": value for name, value in report.scalars.items()} if with_scalars else {}
+    sent = Sent(report, prefix, scalars, _summary(prefix, best or {}))
     for logger in loggers:
-        _attempt(type(logger).__name__, partial(_sender(logger, directory), logger, report, scalars, prefix))
+        _attempt(type(logger).__name__, partial(_sender(logger, directory), logger, sent))
+
+
+def _summary(prefix: str, best: Mapping[str, "Report"]) -> dict[str, float | None]:
+    """The best value of each metric and the step at which it was measured."""
+    found: dict[str, float | None] = {}
+    for name, report in best.items():
+        found |= {f"{prefix}/best/{name}": report.scalars[name], f"{prefix}/best/{name}_step": report.step}
+    return found
 
 
 def _attempt(where: str, action: Callable[[], None]) -> None:
@@ -59,7 +88,7 @@ def _attempt(where: str, action: Callable[[], None]) -> None:
         _log.warning("Sending the report to %s failed: %s: %s", where, type(error).__name__, error)
 
 
-def _sender(logger: Any, directory: Path) -> Callable[[Any, "Report", Scalars, str], None]:
+def _sender(logger: Any, directory: Path) -> Callable[[Any, Sent], None]:
     # By name, so that nothing is imported and both lightning.pytorch's and pytorch_lightning's classes are known.
     for kind in type(logger).__mro__:
         if kind.__name__ in _SENDERS:
@@ -71,29 +100,30 @@ def _sender(logger: Any, directory: Path) -> Callable[[Any, "Report", Scalars, s
     return _send_scalars
 
 
-def _send_scalars(logger: Any, report: "Report", scalars: Scalars, prefix: str) -> None:
-    if scalars:
-        logger.log_metrics({**scalars, "epoch": report.epoch or 0}, step=report.step)
+def _send_scalars(logger: Any, sent: Sent) -> None:
+    if sent.scalars:
+        logger.log_metrics({**sent.scalars, "epoch": sent.report.epoch or 0}, step=sent.report.step)
         logger.save()
 
 
-def _send_to_wandb(logger: Any, report: "Report", scalars: Scalars, prefix: str) -> None:
-    """Send one row of scalars, figures and tables, on the axis of Lightning's own rows."""
+def _send_to_wandb(logger: Any, sent: Sent) -> None:
+    """Send one row of scalars, figures and tables, on the axis of Lightning's own rows, and the best so far."""
     import wandb
 
-    run = logger.experiment
+    run, report, prefix = logger.experiment, sent.report, sent.prefix
     for name in report.scalars:
         best = report.direction(name)
         run.define_metric(
             f"{prefix}/{name}", step_metric="trainer/global_step", summary=f"{best},last" if best else "last"
         )
-    row: dict[str, Any] = {**scalars, "epoch": report.epoch or 0, "trainer/global_step": report.step}
+    row: dict[str, Any] = {**sent.scalars, "epoch": report.epoch or 0, "trainer/global_step": report.step}
     row |= {f"{prefix}/{name}": wandb.Image(pixels) for name, pixels in report.pictures.items()}
     for name, table in report.tables.items():
-        sent = capped(table)
-        cells = [[_wandb_cell(cell) for cell in line] for line in sent.rows]
-        row[f"{prefix}/{name}_table"] = wandb.Table(columns=list(sent.columns), data=cells)
+        shown = capped(table)
+        cells = [[_wandb_cell(cell) for cell in line] for line in shown.rows]
+        row[f"{prefix}/{name}_table"] = wandb.Table(columns=list(shown.columns), data=cells)
     run.log(row)
+    run.summary.update(dict(sent.best))
     run.config.update({f"{prefix}/protocol": report.protocol}, allow_val_change=True)
 
 
@@ -106,9 +136,9 @@ def _wandb_cell(cell: Cell) -> Any:
     return None if isinstance(cell, float) and not isfinite(cell) else cell
 
 
-def _send_to_tensorboard(logger: Any, report: "Report", scalars: Scalars, prefix: str) -> None:
-    _send_scalars(logger, report, scalars, prefix)
-    writer = logger.experiment
+def _send_to_tensorboard(logger: Any, sent: Sent) -> None:
+    _send_scalars(logger, sent)
+    writer, report, prefix = logger.experiment, sent.report, sent.prefix
     for name, pixels in report.pictures.items():
         writer.add_image(f"{prefix}/{name}", pixels, report.step, dataformats="HWC")
     for name, table in report.tables.items():
@@ -117,9 +147,9 @@ def _send_to_tensorboard(logger: Any, report: "Report", scalars: Scalars, prefix
     writer.flush()
 
 
-def _send_to_mlflow(logger: Any, report: "Report", scalars: Scalars, prefix: str) -> None:
-    _send_scalars(logger, report, scalars, prefix)
-    client, run = logger.experiment, logger.run_id
+def _send_to_mlflow(logger: Any, sent: Sent) -> None:
+    _send_scalars(logger, sent)
+    client, run, report, prefix = logger.experiment, logger.run_id, sent.report, sent.prefix
     for name, pixels in report.pictures.items():
         client.log_image(run, pixels, key=f"{prefix}/{name}", step=report.step)
     for name, table in report.tables.items():
@@ -127,7 +157,7 @@ def _send_to_mlflow(logger: Any, report: "Report", scalars: Scalars, prefix: str
     client.log_dict(run, report.protocol, f"{prefix}/protocol.json")
 
 
-_SENDERS: dict[str, Callable[[Any, "Report", Scalars, str], None]] = {
+_SENDERS: dict[str, Callable[[Any, Sent], None]] = {
     "WandbLogger": _send_to_wandb,
     "TensorBoardLogger": _send_to_tensorboard,
     "MLFlowLogger": _send_to_mlflow,

@@ -13,29 +13,13 @@ from PIL import Image
 
 from lightning_synthqual.metrics.base import SUFFIXES
 from lightning_synthqual.metrics.figures import Cell, Table
+from lightning_synthqual.reporting.html import document, table
+from lightning_synthqual.reporting.numbers import SIGNS, with_error
 
 if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
 
 _MOST_ROWS = 50  # of a table; all of them are in its CSV file
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --quiet: #888; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70rem; padding: 1rem; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.box { overflow-x: auto; }
-table { border-collapse: collapse; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; white-space: nowrap; }
-th { font-weight: 600; } th:first-child, td:first-child { text-align: left; }
-td img { display: block; max-height: 6rem; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: #fff; }
-figcaption, .quiet { color: var(--quiet); font-size: .9rem; }
-pre { font-size: .85rem; overflow-x: auto; }
-@media (max-width: 40rem) {
-  th, td { padding: .3rem; } th { white-space: normal; vertical-align: bottom; }
-  td:first-child { white-space: normal; }
-  figure { overflow-x: auto; } figure img.plot { min-width: 38rem; }
-}
-"""
 _CAPTIONS = {
     "samples": "The first images.",
     "neighbors": "Generated images that are nearest to training data compared with held-out data, with their nearest "
@@ -49,7 +33,7 @@ _CAPTIONS = {
     "pairs_entropy": "Each metric against the entropy of the pair: a correlation shows that the metric measures how "
     "plain the images are.",
 }
-_SIGNS = {"min": "↓", "max": "↑", None: ""}
+_BESIDE = {"_std": "± error", "_floor": "real images", "_gap": "gap", "_change": "change"}  # of a value
 
 
 def page(report: "Report", title: str) -> str:
@@ -71,12 +55,7 @@ def page(report: "Report", title: str) -> str:
         f"<pre>{escape(json.dumps(report.protocol, indent=2, ensure_ascii=False))}</pre></details>",
         f'<p class="quiet">{escape(_seconds(report.timings))}</p>',
     ]
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return document(title, "\n".join(parts))
 
 
 def _summary(report: "Report") -> str:
@@ -92,19 +71,31 @@ def _summary(report: "Report") -> str:
 
 def _scalars(report: "Report", scalars: dict[str, float]) -> str:
     stems = [name for name in scalars if not _companion_of(name, scalars)]
-    present = [ending for ending in SUFFIXES if any(stem + ending in scalars for stem in stems)]
-    heads = ["metric", "value", *({"_std": "± error", "_floor": "real images", "_gap": "gap"}[e] for e in present)]
+    present = [ending for ending in _BESIDE if any(stem + ending in scalars for stem in stems)]
+    since = report.protocol.get("change", {}).get("since")
+    heads = ["metric", "value", *(_BESIDE[ending] for ending in present)]
     rows = []
     for stem in stems:
-        beside = (_number(scalars.get(stem + ending)) for ending in present)
+        beside = (_with_error(scalars, stem + ending) for ending in present)
         name = escape(stem).replace("_", "_<wbr>")
-        rows.append((f"{name} {_SIGNS[report.direction(stem)]}", _number(scalars[stem]), *beside))
+        rows.append((f"{name} {SIGNS[report.direction(stem)]}", _number(scalars[stem]), *beside))
     note = "↓ lower is better, ↑ higher is better. ± is the standard error."
     if "_floor" in present:
         note += " “Real images”: the value of held-out images."
     if "_gap" in present:
         note += " Gap: against held-out minus against training images; above 0 is nearer to training."
-    return _table(heads, rows) + f'<p class="quiet">{note}</p>'
+    if "_change" in present:
+        note += f" Change: since {'the evaluation before' if since is None else f'step {since}'}."
+    return table(heads, rows) + f'<p class="quiet">{note}</p>'
+
+
+def _with_error(scalars: dict[str, float], name: str) -> str:
+    """A number that stands beside a value, with its own error if it has one."""
+    if name not in scalars:
+        return ""
+    if f"{name}_std" not in scalars:
+        return _number(scalars[name])
+    return with_error(scalars[name], scalars[f"{name}_std"], signed=name.endswith("_change"))
 
 
 def _outside_summaries(report: "Report") -> dict[str, float]:
@@ -128,6 +119,8 @@ def _pictures(report: "Report") -> Iterator[str]:
 
 def _caption(name: str) -> str:
     """What a figure shows; its name may hold that of an extractor."""
+    if name.endswith("_worst"):
+        return f"The images that harm {name.removesuffix('_worst')} most, and by which share of it each does."
     for known, caption in _CAPTIONS.items():
         stem, _, ending = known.partition("_") if known.startswith("pairs") else (known, "", "")
         if (name == stem or name.startswith(f"{stem}_")) and name.endswith(ending):
@@ -136,20 +129,13 @@ def _caption(name: str) -> str:
 
 
 def _tables(report: "Report") -> Iterator[str]:
-    for name, table in report.tables.items():
-        shown = Table(table.columns, table.rows[:_MOST_ROWS])
+    for name, whole in report.tables.items():
+        shown = Table(whole.columns, whole.rows[:_MOST_ROWS])
         yield f"<h2>Table: {escape(_title(name))}</h2>"
-        yield _table(list(shown.columns), [tuple(map(_cell, row)) for row in shown.rows])
-        if len(table.rows) > _MOST_ROWS:
-            words = f"The first {_MOST_ROWS} of {len(table.rows)} rows; all are in {escape(name)}.csv."
+        yield table(list(shown.columns), [tuple(map(_cell, row)) for row in shown.rows])
+        if len(whole.rows) > _MOST_ROWS:
+            words = f"The first {_MOST_ROWS} of {len(whole.rows)} rows; all are in {escape(name)}.csv."
             yield f'<p class="quiet">{words}</p>'
-
-
-def _table(heads: list[str], rows: list[tuple[str, ...]]) -> str:
-    """A table in a box of its own, which scrolls where it is too wide; the cells are HTML already."""
-    head = "".join(f"<th>{escape(word)}</th>" for word in heads)
-    lines = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="box"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>'
 
 
 def _cell(value: Cell) -> str:

@@ -1,8 +1,10 @@
 """A report in one line."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from lightning_synthqual.metrics.base import SUFFIXES
+from lightning_synthqual.reporting.numbers import with_error
 
 if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
@@ -10,22 +12,39 @@ if TYPE_CHECKING:
 _FEW = 6  # scalars that are neither good nor bad, where there are no others
 
 
-def summary_line(report: "Report") -> str:
-    """The scores that can get better or worse, and the seconds of each stage.
+def summary_line(report: "Report", best: Collection[str] = ()) -> str:
+    """The scores that can get better or worse, their changes, and the seconds of each stage.
+
+    Args:
+        report: The report.
+        best: Names of the scores that are the best so far.
 
     Example:
         >>> from lightning_synthqual import Report
-        >>> timings = {"sampling": 1.5, "scoring": 0.25, "total": 1.75}
-        >>> summary_line(Report({"fid": 12.5, "fid_std": 0.25}, {}, timings=timings))
-        'fid 12.5 ± 0.25; sampling 1.5 s, scoring 0.2 s, total 1.8 s'
+        >>> scalars = {"fid": 12.5, "fid_std": 0.25, "fid_change": -0.5, "fid_change_std": 0.04}
+        >>> report = Report(scalars, {"change": {"since": 99}}, timings={"sampling": 1.5, "total": 1.75})
+        >>> summary_line(report, {"fid"})
+        'fid 12.50 ± 0.25, -0.500 ± 0.040 since step 99, best so far; sampling 1.5 s, total 1.8 s'
     """
     names = [name for name in report.scalars if not name.endswith(SUFFIXES)]
-    ranked = [name for name in names if report.direction(name) is not None]
-    scores = ", ".join(_score(report, name) for name in ranked or names[:_FEW])
-    seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in report.timings.items())
-    return "; ".join(part for part in (scores, seconds) if part)
+    shown = [name for name in names if report.direction(name) is not None] or names[:_FEW]
+    changed = [name for name in shown if f"{name}_change" in report.scalars]
+    since = report.protocol.get("change", {}).get("since")
+    words = "" if since is None else f" since step {since}"
+    scores = [_score(report, name, words if len(changed) == 1 else "", name in best) for name in shown]
+    parts = ["; ".join(scores) if any(", " in score for score in scores) else ", ".join(scores)]
+    if len(changed) > 1 and words:
+        parts.append(f"changes{words}")
+    parts.append(", ".join(f"{stage} {value:.1f} s" for stage, value in report.timings.items()))
+    return "; ".join(part for part in parts if part)
 
 
-def _score(report: "Report", name: str) -> str:
-    error = report.scalars.get(f"{name}_std")
-    return f"{name} {report.scalars[name]:.4g}" + ("" if error is None else f" ± {error:.2g}")
+def _score(report: "Report", name: str, since: str, best: bool) -> str:
+    scalars = report.scalars
+    parts = [f"{name} {with_error(scalars[name], scalars.get(f'{name}_std'))}"]
+    if f"{name}_change" in scalars:
+        change = with_error(scalars[f"{name}_change"], scalars.get(f"{name}_change_std"), signed=True)
+        parts.append(change + since)
+    if best:
+        parts.append("best so far")
+    return ", ".join(parts)

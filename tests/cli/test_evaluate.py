@@ -50,6 +50,14 @@ def test_it_writes_the_report_of_the_function(
     assert html.count("<img") >= len(expected.pictures)
 
 
+def test_influences_of_an_earlier_evaluation_are_not_left_beside_a_report(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "report.influences.safetensors"
+    path.write_bytes(b"of an earlier evaluation")
+    assert main([*words, "--metrics", "recall_mine"]) == 0
+    assert not path.exists() or path.read_bytes() != b"of an earlier evaluation"
+
+
 def test_arrays_give_the_numbers_of_folders(
     words: list[str], folders: dict[str, Path], tmp_path: Path, replaced: Replaced, written: Written
 ) -> None:
@@ -172,8 +180,10 @@ def test_arguments_that_were_not_given_are_left_to_the_function(
 
     monkeypatch.setattr(command, "evaluate", record)
     assert main(words) == 0
-    assert main([*words, "--num-real", "7", "--cache-key", "mars"]) == 0
+    reading = ["--num-workers", "3", "--cache-check", "full"]
+    assert main([*words, "--num-real", "7", "--cache-key", "mars", *reading]) == 0
     first, second = calls
     assert not {"num_real", "num_samples", "precision", "sampler", "labels"} & set(first)
     assert (second["num_real"], second["cache_key"]) == (7, "mars")
+    assert (second["num_workers"], second["cache_check"]) == (3, "full")
     assert first["metrics"] == ("fid", "kid", "precision", "recall")

@@ -93,7 +93,7 @@ def test_what_cannot_be_printed_is_escaped(monkeypatch: pytest.MonkeyPatch, run_
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding="ascii"))
     assert main(["compare", str(path), str(run_dir)]) == 0
     assert b"a\\udcff.json" in output.getvalue()
-    assert b"2 \\xb1 1" in output.getvalue()
+    assert b"2.0 \\xb1 1.0" in output.getvalue()
 
 
 def test_the_current_folder_can_be_imported_from_while_a_command_runs(

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lightning_synthqual import Report
 from lightning_synthqual.cli import main
 
 
@@ -10,9 +11,20 @@ def test_the_curves_of_a_run_are_drawn(run_dir: Path, capsys: pytest.CaptureFixt
     assert main(["plot", str(run_dir)]) == 0
     assert f"3 evaluations drawn to {run_dir / 'curves.png'}" in capsys.readouterr().out
     with Image.open(run_dir / "curves.png") as image:
-        assert image.size == (420, 300)
+        assert image.width == 420
+        assert image.height > 300
     assert main(["plot", str(run_dir), "--metrics", "kid"]) == 2
     assert "no kid. They have: fid" in capsys.readouterr().err
+
+
+def test_a_later_test_is_no_point_of_the_curve(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", str(run_dir)]) == 0
+    before = (run_dir / "curves.png").read_bytes()
+    with (run_dir / "version_0" / "reports.jsonl").open("a") as file:
+        file.write(Report({"fid": 90.0}, {"sampling": {"stage": "test"}}, step=20).to_json() + "\n")
+    assert main(["plot", str(run_dir)]) == 0
+    assert (run_dir / "curves.png").read_bytes() == before
+    assert capsys.readouterr().out.count("3 evaluations drawn") == 2
 
 
 def test_the_run_must_be_one(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

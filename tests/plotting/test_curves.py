@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lightning_synthqual import Report
-from lightning_synthqual.plotting.curves import curves
+from lightning_synthqual.plotting.curves import curves, points
 
 
 @pytest.fixture
@@ -17,13 +17,67 @@ def reports():
 def test_every_metric_has_a_panel(reports):
     one, two = curves(reports, ["fid"]), curves(reports)
     assert one.dtype == np.uint8
-    assert two.shape == (one.shape[0], 2 * one.shape[1], 3)
+    assert two.shape[1:] == (2 * one.shape[1], 3)
     assert np.array_equal(curves(reports, ["fid"]), one)
 
 
 def test_errors_and_floors_are_drawn(reports):
     bare = [Report(scalars={"fid": r.scalars["fid"]}, protocol={}, timings={}, step=r.step) for r in reports]
     assert not np.array_equal(curves(reports, ["fid"]), curves(bare, ["fid"]))
+
+
+def has_colour(picture, colour):
+    """Whether a picture has a pixel of this colour, given as RRGGBB."""
+    return bool((picture == np.array(list(bytes.fromhex(colour)))).all(-1).any())
+
+
+RING, BAR = "dd8452", "1f2f4d"
+
+
+def test_the_best_point_has_a_ring_where_there_is_a_best(reports):
+    assert has_colour(curves(reports, ["fid"]), RING)
+    plain = [Report({"train_distance": float(r.step)}, {}, step=r.step) for r in reports]
+    assert not has_colour(curves(plain), RING)
+    worse = [*reports, Report({"fid": 99.0, "fid_std": 0.5, "fid_floor": 2.0}, {}, step=6)]
+    better = [*reports, Report({"fid": 0.1, "fid_std": 0.5, "fid_floor": 2.0}, {}, step=6)]
+
+    def column(picture):  # of the ring, above the legend
+        found = (picture == np.array(list(bytes.fromhex(RING)))).all(-1)[:250]
+        return found.any(0).nonzero()[0].mean()
+
+    assert column(curves(worse, ["fid"])) < column(curves(better, ["fid"]))
+
+
+def with_changes(reports, std):
+    return [
+        Report({**r.scalars, "fid_change": -1.0, "fid_change_std": std} if r.step else r.scalars, {}, step=r.step)
+        for r in reports
+    ]
+
+
+def test_bars_are_as_long_as_the_error_of_the_change(reports):
+    def height(std):  # of the bar at the last point, above the legend
+        picture = curves(with_changes(reports, std), ["fid"])[:250]
+        dark = (picture == np.array(list(bytes.fromhex(BAR)))).all(-1)
+        return max(column.nonzero()[0].max() - column.nonzero()[0].min() for column in dark.T if column.any())
+
+    assert not has_colour(curves(reports, ["fid"]), BAR)
+    assert height(4.0) == pytest.approx(2 * height(2.0), rel=0.1)
+
+
+def test_points_of_unsure_changes_are_hollow(reports):
+    def picture(std):
+        return curves(with_changes(reports, std), ["fid"])
+
+    sure, unsure = picture(0.49), picture(0.51)
+    assert sure.shape[0] < unsure.shape[0]  # a line more in the legend
+
+
+def test_single_evaluations_are_no_points(reports):
+    tested = Report({"fid": 99.0, "recall": 0.9}, {"sampling": {"stage": "test"}}, step=0)
+    assert np.array_equal(curves([*reports, tested]), curves(reports))
+    assert points([*reports, tested]) == reports
+    assert points([tested]) == [tested]
 
 
 def test_a_single_evaluation_is_drawn(reports):

@@ -1,5 +1,6 @@
 import base64
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -87,6 +88,17 @@ def test_numbers_stand_beside_their_errors_and_floors(report):
     words = " ".join(reader.words)
     assert "100 generated against 50 real images, step 7" in words
     assert "Seconds: sampling 1.2" in words
+
+
+def test_changes_and_errors_of_gaps_stand_beside_their_values(report):
+    more = {"fid_gap": 1.5, "fid_gap_std": 0.25, "fid_change": -0.62, "fid_change_std": 0.05}
+    reader, _ = read(replace(report, scalars={**report.scalars, **more}, protocol={"change": {"since": 1535}}))
+    assert reader.rows[:3] == [
+        ["metric", "value", "± error", "real images", "gap", "change"],
+        ["fid ↓", "12.35", "0.5", "2", "1.50 ± 0.25", "-0.620 ± 0.050"],
+        ["recall ↑", "0.25", "", "", "", ""],
+    ]
+    assert "Change: since step 1535." in " ".join(reader.words)
 
 
 def test_the_numbers_of_a_study_stand_in_its_own_table_only(report):

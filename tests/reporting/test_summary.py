@@ -22,3 +22,25 @@ def test_metrics_of_the_users_count_by_the_direction_that_they_have():
 def test_a_report_of_nothing():
     assert summary_line(Report({}, {})) == ""
     assert summary_line(Report({}, {}, timings={"total": 1.0})) == "total 1.0 s"
+
+
+CHANGED = {"fid": 2.97, "fid_std": 0.17, "fid_change": -0.62, "fid_change_std": 0.05}
+RECALL = {"recall": 0.41, "recall_std": 0.02, "recall_change": 0.01, "recall_change_std": 0.004}
+SINCE = {"change": {"since": 1535, "paired": ["fid", "recall"]}}
+
+
+def test_a_change_stands_beside_its_value_with_the_step_since_which_it_is():
+    line = summary_line(Report(CHANGED, SINCE), best={"fid"})
+    assert line == "fid 2.97 ± 0.17, -0.620 ± 0.050 since step 1535, best so far"
+
+
+def test_of_several_changes_the_step_is_said_once():
+    line = summary_line(Report({**CHANGED, **RECALL, "isc": 2.0}, SINCE, timings={"total": 2.0}), best={"recall"})
+    assert line == (
+        "fid 2.97 ± 0.17, -0.620 ± 0.050; recall 0.410 ± 0.020, +0.0100 ± 0.0040, best so far; isc 2; "
+        "changes since step 1535; total 2.0 s"
+    )
+
+
+def test_changes_outside_a_training_have_no_step():
+    assert summary_line(Report(CHANGED, {"change": {"since": None}})) == "fid 2.97 ± 0.17, -0.620 ± 0.050"
