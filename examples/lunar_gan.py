@@ -207,8 +207,9 @@ def main() -> None:
         image_range=(-1.0, 1.0),
         model=averaged_generator,
     )
-    stopping = QualityStopping(monitor="quality/fd_wavelet", patience=6)
-    checkpoint = QualityCheckpoint(monitor="quality/fd_wavelet", save_top_k=1)
+    # Beyond two standard errors of its paired difference a score is better; of those that tie the earliest is kept.
+    stopping = QualityStopping(monitor="quality/fd_wavelet", patience=6, significance=2.0)
+    checkpoint = QualityCheckpoint(monitor="quality/fd_wavelet", save_top_k=1, significance=2.0)
     args.output.mkdir(parents=True, exist_ok=True)
     table = CSVLogger(args.output, name="")
     wandb = WandbLogger(project="lunar-gan", save_dir=args.output, offline=True)

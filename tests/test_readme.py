@@ -82,7 +82,7 @@ def surroundings(tmp_path, monkeypatch):
 
 
 def test_every_python_block_runs(surroundings, capsys, tmp_path):
-    assert len(PYTHON) == 7
+    assert len(PYTHON) == 8
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), surroundings)
     assert surroundings["distances"].shape == (3,)

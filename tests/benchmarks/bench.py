@@ -4,9 +4,10 @@
 
 Sections: ``evaluation`` (the whole of it), ``scoring`` (the arithmetic alone), ``processes`` (one process against two,
 of one thread each), ``precision`` (what faster precisions cost in speed and in scores), ``growth`` (time and memory
-against the number of samples). Without ``--weights`` the Inception network has random weights, which take as long as
-trained ones. Times are medians of several turns, taken in rotation, so that a busy machine is busy for all. Memory is
-the growth of the process (Linux), or what CUDA has allocated at most.
+against the number of samples), ``readers`` (a folder of PNG read by processes), ``start`` (from ``fit`` to the first
+batch), ``device`` (what an accelerator does, with ``--device cuda``). Without ``--weights`` the Inception network has
+random weights, which take as long as trained ones. Times are medians of several turns, taken in rotation, so that a
+busy machine is busy for all. Memory is the growth of the process (Linux), or what CUDA has allocated at most.
 """
 
 import argparse
@@ -21,10 +22,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import device as on_device
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from metrics import MIB, against_peers, features, measured
+from metrics import MIB, against_peers, features, measured, rotate
+from reading import readers, start
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -36,6 +39,7 @@ from lightning_synthqual.extractors import load
 from lightning_synthqual.extractors.inception import InceptionNetwork
 from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.sampling import Sampler
+from lightning_synthqual.precision import NETWORK_PRECISIONS, has_tf32
 
 METRICS = ("fid", "kid", "isc", "precision", "recall")
 THREE = ("fid", "kid", "isc")
@@ -87,22 +91,6 @@ def random_weights(folder: Path) -> Path:
         network.train()(Images(4, 3, 0.5).pixels)
     torch.save(network.trunk.state_dict(), folder / "random.pth")
     return folder / "random.pth"
-
-
-def rotate(works: Mapping[str, Work], turns: int) -> dict[str, tuple[float, float]]:
-    """The median of the seconds of each work, and the most memory that it took, MiB."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
-    for _ in range(turns):
-        for name, work in works.items():
-            torch.cuda.reset_peak_memory_stats() if torch.cuda.is_available() else None
-            seconds, memory = measured(work)
-            if torch.cuda.is_available():
-                memory = torch.cuda.max_memory_allocated() / MIB
-            found[name].append((seconds, memory))
-    return {
-        name: (statistics.median(seconds for seconds, _ in each), max(memory for _, memory in each))
-        for name, each in found.items()
-    }
 
 
 def show(title: str, found: Mapping[str, tuple[float, float]], count: int, floor: str) -> None:
@@ -277,7 +265,10 @@ def precision(args: argparse.Namespace) -> None:
     exact: Tensor | None = None
     base: dict[str, float] = {}
     print(f"\n{args.n} images; relative change of features, and of scores: real against real; real against generated")
-    for name in ("float32", "bfloat16"):
+    for name in NETWORK_PRECISIONS:
+        if name == "tf32" and not has_tf32(torch.device(args.device)):
+            print("tf32: not on this device")
+            continue
         network = load("inception", weights=args.weights, device=args.device, precision=name)
         batches = fake.pixels.to(args.device).split(64)
         network(batches[0])
@@ -340,7 +331,17 @@ def _wait(args: argparse.Namespace) -> None:
         torch.cuda.synchronize()
 
 
-SECTIONS = {work.__name__: work for work in (evaluation, scoring, processes, precision, growth)}
+def device(args: argparse.Namespace) -> None:
+    """Forward passes, scoring at full size, memory, and moving to the device and back."""
+    real, fake = Images(args.n, 0, 1.0), Images(args.n, 1, 0.9)
+    on_device.forwards(args, fake.pixels.to(args.device))
+    on_device.scores(args)
+    evaluator = evaluator_of(args, real, tempfile.mkdtemp(), on_device.SCORED)
+    on_device.memory(args, lambda: evaluator.evaluate(Sampler(Replayed(fake.pixels.to(args.device))), args.n))
+    on_device.offloading(args)
+
+
+SECTIONS = {work.__name__: work for work in (evaluation, scoring, processes, precision, growth, readers, start, device)}
 
 
 def main() -> None:
@@ -354,6 +355,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rows", type=int, nargs="+", default=[2_000, 10_000], help="of the scoring section")
     parser.add_argument("--columns", type=int, nargs="+", default=[64, 768, 2048], help="of the scoring section")
+    parser.add_argument("--pictures", type=int, default=2_000, help="of the readers section")
+    parser.add_argument("--side", type=int, default=512, help="of its pictures")
+    parser.add_argument("--workers", type=int, nargs="+", default=[2], help="of the readers section")
+    parser.add_argument("--device-rows", type=int, default=50_000, help="rows that the section device scores")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=["evaluation"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

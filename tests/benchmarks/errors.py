@@ -24,6 +24,8 @@ MEMORIZATION = (
     "null_distance",
     "closer_to_train",
     "copy_fraction",
+    "copy_excess",
+    "train_held_out_ratio",
     "authenticity",
 )
 MANIFOLD = ("precision", "recall", "density", "coverage")
@@ -66,7 +68,7 @@ SETTINGS = (
 def measure(train: Tensor, held_out: Tensor, fake: Tensor) -> Values:
     """Values and their standard errors by name."""
     found = RealNeighbors(train, held_out, "euclidean", 2, 0).compare(fake)
-    values = {name: (float(getattr(found.scalars, name)), float(found.errors[name])) for name in MEMORIZATION}
+    values = {name: (float(getattr(found.scalars, name)), float(found.influences[name].std)) for name in MEMORIZATION}
     for metric in (PrecisionRecallMetric("precision_recall"), DensityCoverageMetric("density_coverage")):
         scores = as_scores(metric, metric.score(metric.prepare(train), fake)).values
         values |= {

@@ -9,9 +9,10 @@ the neighbours of 10000 generated rows are sought in 100000 others, of 1792 colu
 """
 
 import argparse
+import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,22 @@ def resident() -> int:
     """Bytes of this process in memory, 0 where the system does not tell."""
     path = Path("/proc/self/statm")
     return int(path.read_text().split()[1]) * PAGE if path.exists() else 0
+
+
+def rotate(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, tuple[float, float]]:
+    """The median of the seconds of each work, and the most memory that it took, MiB."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    for _ in range(turns):
+        for name, work in works.items():
+            torch.cuda.reset_peak_memory_stats() if torch.cuda.is_available() else None
+            seconds, memory = measured(work)
+            if torch.cuda.is_available():
+                memory = torch.cuda.max_memory_allocated() / MIB
+            found[name].append((seconds, memory))
+    return {
+        name: (statistics.median(seconds for seconds, _ in each), max(memory for _, memory in each))
+        for name, each in found.items()
+    }
 
 
 def measured(work: Callable[[], Any]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ def test_a_short_run_scores_averaged_weights_on_the_same_latents(run, reports):
         assert str(report["step"]) in printed
     for report in (first, last):  # the weights are others, and so are the images; all else is the same
         del report["protocol"]["sampling"]["weights_checksum"], report["protocol"]["generated"]
+        assert report["protocol"].pop("change", {"since": 3})["since"] == 3
     assert first["protocol"] == last["protocol"]
 
 
