@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 collect_ignore = ["benchmarks"]  # scripts, which need no collecting
 
@@ -53,3 +54,14 @@ def _contents(value: Any) -> Any:
 def contents() -> Callable[[Any], Any]:
     """``contents(value)``: equal for states that are equal to the bit: weights, modes, attributes, generators."""
     return _contents
+
+
+@pytest.fixture
+def clouds() -> tuple[TensorDataset, ...]:
+    """Training, held-out and generated images: noise of three strengths."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(count: int, low: int) -> TensorDataset:
+        return TensorDataset(torch.randint(low, 256 - low, (count, 3, 16, 16), dtype=torch.uint8, generator=generator))
+
+    return draw(60, 20), draw(50, 24), draw(40, 40)

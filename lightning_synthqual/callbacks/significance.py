@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_synthqual.evaluation.comparison import difference_of
 from lightning_synthqual.evaluation.report import Report
 from lightning_synthqual.metrics.influences import pack_influences, unpack_influences
+from lightning_synthqual.reporting.differences import difference_of
 
 
 def surely_differs(name: str, report: Report, other: Report | None, significance: float | None) -> bool:

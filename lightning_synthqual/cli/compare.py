@@ -9,14 +9,6 @@ from typing import Any
 
 from lightning_synthqual.cli.arguments import verbose, words
 from lightning_synthqual.cli.runs import find_reports, read_reports
-from lightning_synthqual.evaluation.comparison import (
-    Differences,
-    compare,
-    conditions_of,
-    differences,
-    differing,
-    measure_of,
-)
 from lightning_synthqual.evaluation.report import Report
 from lightning_synthqual.reporting.compare import (
     FORMATS,
@@ -28,6 +20,14 @@ from lightning_synthqual.reporting.compare import (
     names_of,
     restricted,
     terminal,
+)
+from lightning_synthqual.reporting.differences import (
+    Differences,
+    compare,
+    conditions_of,
+    differences,
+    differing,
+    measure_of,
 )
 
 _SEEDS = (

@@ -12,13 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_synthqual.evaluation.comparison import with_change
-from lightning_synthqual.evaluation.memory import peak_memory, readable
-from lightning_synthqual.evaluation.reference import Reference, check_enough
+from lightning_synthqual.evaluation.reference import Reference, check_enough, peak_memory
 from lightning_synthqual.evaluation.report import Report, describe, drawings
 from lightning_synthqual.evaluation.sets import SHOWN, GeneratedSet, as_generated, described, read_generated, sample
 from lightning_synthqual.evaluation.workspace import Workspace
-from lightning_synthqual.evaluation.worst import worst_images
 from lightning_synthqual.extractors.extraction import Extracted
 from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.ranges import PixelRange, generated_range
@@ -29,6 +26,9 @@ from lightning_synthqual.images.store import ImageStore
 from lightning_synthqual.metrics.base import SUFFIXES, Influence, Metric, Score, Scores, as_scores, naming
 from lightning_synthqual.metrics.influences import compact
 from lightning_synthqual.metrics.shard import smaller_tiles
+from lightning_synthqual.metrics.worst import worst_images
+from lightning_synthqual.reporting.differences import with_change
+from lightning_synthqual.reporting.numbers import readable
 
 _log = logging.getLogger(__name__)
 _TRIED = 2  # images of a dry run

@@ -18,8 +18,11 @@ from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.source import Images
 from lightning_synthqual.metrics.base import Metric, Score, Scores, as_scores, naming
 from lightning_synthqual.metrics.difference import paired_difference
+from lightning_synthqual.metrics.shard import MEMORY
 from lightning_synthqual.metrics.states import pack_state, state_key, unpack_state
 from lightning_synthqual.metrics.views import ImageAccess, RealSets, SetView
+
+_FLOAT = 4  # bytes of a feature
 
 
 def open_real(plan: Plan, real: Any, held_out: Any) -> tuple[ImageSet | None, ImageSet | None]:
@@ -326,3 +329,33 @@ def _real_sets(main: RealSet | None, other: RealSet | None) -> RealSets:
         return RealSets(main.view)
     train, held_out = _by_role(main, other)
     return RealSets(main.view, train.view, held_out.view)
+
+
+def peak_memory(
+    workspace: Workspace, reference: Reference, features: Mapping[str, Mapping[str, Tensor]], num_samples: int
+) -> int:
+    """Bytes that an evaluation holds at its peak, but for what networks need while they work; from shapes.
+
+    Networks, the features of all generated images and the tiles of a computation are counted, and on an accelerator
+    the real features of the extractor that has most of them; on a CPU these are mapped from disk.
+
+    Args:
+        workspace: Networks and device.
+        reference: The real sets.
+        features: Features of a few generated images by extractor and output.
+        num_samples: Number of generated images.
+    """
+    columns = {(name, output): rows.shape[1] for name, outputs in features.items() for output, rows in outputs.items()}
+    read = {
+        (name, metric.output or workspace.extractors[name].embedding)
+        for metric in workspace.plan.metrics
+        for name in metric.extractors()
+    }
+    generated = _FLOAT * num_samples * sum(columns.get(key, 0) for key in read)
+    networks = sum(each.nbytes for each in (*workspace.extractors.values(), *workspace.pairs.values()))
+    sets = [each.stored.features for each in (reference.main, reference.other) if each is not None]
+    stored = [
+        sum(rows.nbytes for outputs in sets for rows in outputs.get(name, {}).values()) for name in workspace.extractors
+    ]
+    real = 0 if workspace.device.type == "cpu" else max(stored, default=0)
+    return networks + generated + real + MEMORY

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_synthqual.distributed import Ranks
-from lightning_synthqual.evaluation.outputs import Selected, selected
-from lightning_synthqual.evaluation.residence import OnDevice
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.extractors.base import Identity
 from lightning_synthqual.extractors.extraction import Extracted, Extraction, Wanted
+from lightning_synthqual.extractors.selection import Selected
 from lightning_synthqual.images.blocks import Block
 from lightning_synthqual.images.parts import check_disjoint
 from lightning_synthqual.images.paths import LatentPathSampler
@@ -23,6 +22,7 @@ from lightning_synthqual.images.store import ImageStore
 from lightning_synthqual.metrics.base import Metric
 from lightning_synthqual.metrics.figures import Role
 from lightning_synthqual.metrics.views import Generated, ImageAccess, SetView
+from lightning_synthqual.residence import OnDevice
 
 SHOWN = 64  # images in the sample grid
 _DIGESTS = Identity("digests", weights="none", preprocessing="SHA-256 of uint8 pixels and shape")
@@ -148,7 +148,7 @@ def sample(
     ranks, plan = workspace.ranks, workspace.plan
     blocks = sampler.blocks(count, plan.batch_size, ranks.replica, ranks.replicas)
     wanted = Wanted(SHOWN, store=store, stored=None if plan.worst else _kept(metrics))
-    extraction = Extraction(selected(workspace.extractors, plan.metrics), ranks, workspace.device, wanted)
+    extraction = Extraction(workspace.selected(), ranks, workspace.device, wanted)
     extracted = extraction.run(_own_parts(blocks, ranks), "sampling", count, workspace.progress.stage)
     images = SampledImages(store, ranks)
     view = as_generated(workspace, extracted, images, sampler)
@@ -158,7 +158,7 @@ def sample(
 def read_generated(workspace: Workspace, image_set: ImageSet) -> GeneratedSet:
     """Read images that exist already and extract their features."""
     _compare(workspace, image_set)
-    extracted = _read(workspace, image_set, selected(workspace.extractors, workspace.plan.metrics), Wanted(SHOWN))
+    extracted = _read(workspace, image_set, workspace.selected(), Wanted(SHOWN))
     images = DatasetImages(image_set, workspace.ranks)
     return GeneratedSet(extracted, images, as_generated(workspace, extracted, images, None), image_set.describe())
 
@@ -184,7 +184,7 @@ def read_real(workspace: Workspace, image_set: ImageSet, digest: bool) -> RealSe
     rows, size = count_of(image_set), image_set.first_size()
     key = fingerprint if size is not None else f"{fingerprint} of a stream"  # its probe has another size
     metrics = [metric for metric in workspace.plan.metrics if metric.reads_real]
-    extractors = selected(workspace.extractors, metrics, on_host=True)
+    extractors = workspace.selected(metrics, on_host=True)
     probes = {name: each.extractor.probe(size) for name, each in extractors.items() if cache.used}
     features = {
         name: cache.load(key + each.key, each.identity, rows=rows, probe=probes.get(name))

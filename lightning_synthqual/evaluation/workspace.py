@@ -11,17 +11,18 @@ from torch import Tensor
 
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.plan import Plan
-from lightning_synthqual.evaluation.residence import Residence
 from lightning_synthqual.extractors.base import Extractor, FrozenNetwork, Identity
 from lightning_synthqual.extractors.cache import FeatureCache
 from lightning_synthqual.extractors.pairs import PairNetwork
 from lightning_synthqual.extractors.registry import PAIRS, load_configured, load_configured_pair
+from lightning_synthqual.extractors.selection import Selected
 from lightning_synthqual.importing import resolve_object
 from lightning_synthqual.metrics.base import Metric
 from lightning_synthqual.metrics.shard import Shard
 from lightning_synthqual.metrics.views import Runtime
 from lightning_synthqual.precision import full_precision
 from lightning_synthqual.reporting.progress import Progress, Silent
+from lightning_synthqual.residence import Residence
 
 _log = logging.getLogger(__name__)
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -162,6 +163,21 @@ class Workspace:
         """The plan's metrics, able to work here."""
         return tuple(metric.with_runtime(self._runtime(metric)) for metric in self.plan.metrics)
 
+    def selected(self, metrics: Sequence[Metric] | None = None, *, on_host: bool = False) -> dict[str, Selected]:
+        """The extractors that metrics read, and of each what they read of it.
+
+        Args:
+            metrics: The metrics; ``None``: all of them.
+            on_host: Whether features leave the device at once.
+        """
+        metrics = self.plan.metrics if metrics is None else metrics
+        readers = {name: [each for each in metrics if name in each.extractors()] for name in self.extractors}
+        return {
+            name: Selected(self.extractors[name], _joined(self.extractors[name].embedding, each), on_host)
+            for name, each in readers.items()
+            if each
+        }
+
     def _runtime(self, metric: Metric) -> Runtime:
         networks = {key: value for key, value in metric.networks().items() if value not in self.extractors}
         return Runtime(
@@ -194,3 +210,9 @@ class Workspace:
                 return function(one, other)
 
         return measure
+
+
+def _joined(embedding: str, metrics: Sequence[Metric]) -> frozenset[str] | None:
+    """The outputs that one of the metrics reads; ``None`` if that may be any of them."""
+    found = [metric.outputs_read(embedding) for metric in metrics]
+    return None if None in found else frozenset(name for each in found if each is not None for name in each)

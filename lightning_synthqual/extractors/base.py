@@ -124,6 +124,11 @@ class FrozenNetwork:
         self._batch_size = _largest_batch(self.device)
         self._batch_sizes: dict[torch.device, int] = {}  # that have fitted on devices where it was before
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights and buffers."""
+        return sum(each.nbytes for each in _tensors_of(self.network))
+
     def to(self: "_Network", device: torch.device | str) -> "_Network":
         """Move the network."""
         if torch.device(device) != self.device:

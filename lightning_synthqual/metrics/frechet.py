@@ -7,8 +7,9 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics.base import Influence, Metric, Published, Score
+from lightning_synthqual.metrics.base import Influence, Metric, Score
 from lightning_synthqual.metrics.features import check_pair
+from lightning_synthqual.metrics.published import Published
 from lightning_synthqual.metrics.shard import Shard, tiles
 
 _ROWS = 1024  # rows that are converted to float64 at once

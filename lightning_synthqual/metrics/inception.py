@@ -7,9 +7,10 @@ import torch
 from numpy.random import RandomState
 from torch import Tensor
 
-from lightning_synthqual.metrics.base import Influence, Metric, Published, Score
+from lightning_synthqual.metrics.base import Influence, Metric, Score
 from lightning_synthqual.metrics.features import check_features
 from lightning_synthqual.metrics.options import Options, option
+from lightning_synthqual.metrics.published import Published
 
 
 class InceptionScore(NamedTuple):

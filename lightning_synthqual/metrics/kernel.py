@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_synthqual.metrics.base import Influence, Metric, Published, Score
+from lightning_synthqual.metrics.base import Influence, Metric, Score
 from lightning_synthqual.metrics.features import check_pair
 from lightning_synthqual.metrics.kernel_sums import Kernel, KernelName, Sums, between_sums, within_sums
 from lightning_synthqual.metrics.options import Options, option
+from lightning_synthqual.metrics.published import Published
 from lightning_synthqual.metrics.shard import MEMORY, Shard
 
 

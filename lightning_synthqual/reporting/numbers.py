@@ -2,6 +2,7 @@
 
 from math import floor, isfinite, log10
 
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (1, "bytes"))
 SIGNS = {"min": "↓", "max": "↑", None: ""}  # of what is better
 _MOST_PLACES = 6  # after the point, and as many digits before it, before exponents are shorter
 
@@ -34,3 +35,14 @@ def with_error(value: float, error: float | None, *, signed: bool = False) -> st
 def _order(number: float) -> int:
     """The power of ten of a number's first digit, once it is rounded to two digits."""
     return floor(log10(float(f"{number:.1e}")))
+
+
+def readable(size: int) -> str:
+    """A number of bytes with its unit.
+
+    Example:
+        >>> readable(3 * 2**29), readable(5)
+        ('1.5 GiB', '5 bytes')
+    """
+    unit, name = next((unit, name) for unit, name in _UNITS if size >= unit or unit == 1)
+    return f"{size / unit:.3g} {name}"

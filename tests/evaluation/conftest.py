@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.evaluator import Evaluator
@@ -66,17 +65,6 @@ def flat() -> nn.Module:
 def counted() -> Callable[[Tensor], Counted]:
     """``counted(images)``: a data set that counts how often an item is read."""
     return Counted
-
-
-@pytest.fixture
-def clouds() -> tuple[TensorDataset, ...]:
-    """Training, held-out and generated images: noise of three strengths."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(count: int, low: int) -> TensorDataset:
-        return TensorDataset(torch.randint(low, 256 - low, (count, 3, 16, 16), dtype=torch.uint8, generator=generator))
-
-    return draw(60, 20), draw(50, 24), draw(40, 40)
 
 
 @pytest.fixture

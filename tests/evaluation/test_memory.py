@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from lightning_synthqual import Metric
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.evaluator import Evaluator
-from lightning_synthqual.evaluation.memory import peak_memory
 from lightning_synthqual.evaluation.plan import make_plan
+from lightning_synthqual.evaluation.reference import peak_memory
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.sampling import Sampler

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from lightning_synthqual.metrics import Influence, Metric, Score, Scores
-from lightning_synthqual.metrics.base import Published, as_scores
+from lightning_synthqual.metrics.base import as_scores
 from lightning_synthqual.metrics.catalogue import metrics_by_name
 from lightning_synthqual.metrics.figures import Histograms, Table
 from lightning_synthqual.metrics.options import option
+from lightning_synthqual.metrics.published import Published
 from lightning_synthqual.metrics.states import pack_state, state_key, unpack_state
 from lightning_synthqual.metrics.views import Runtime, SetView
 

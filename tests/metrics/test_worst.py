@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_synthqual import Metric, Score, evaluate
-from lightning_synthqual.evaluation.worst import SHOWN, worst_images
 from lightning_synthqual.metrics.base import Influence
 from lightning_synthqual.metrics.figures import ImageRef
+from lightning_synthqual.metrics.worst import SHOWN, worst_images
 
 
 class Brightness(Metric):

@@ -14,11 +14,11 @@ from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.evaluator import Evaluator
 from lightning_synthqual.evaluation.plan import make_plan
 from lightning_synthqual.evaluation.reference import open_real
-from lightning_synthqual.evaluation.residence import Residence
 from lightning_synthqual.evaluation.workspace import SharedCache, Workspace
 from lightning_synthqual.extractors import Identity
 from lightning_synthqual.extractors.pairs import PairNetwork
 from lightning_synthqual.images.sampling import Sampler
+from lightning_synthqual.residence import Residence
 
 METRICS = ("fd_mine", "kd_mine", "recall_mine", "memorization_mine", "kd_pixels", "pairs_mine")
 OPTIONS = {"pairs": {"metrics": ("psnr", "lpips_vgg"), "num_images": 8}, "feature_space": {"methods": ("pca",)}}

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_synthqual.evaluation.report import Report
 from lightning_synthqual.metrics.base import SUFFIXES
 from lightning_synthqual.metrics.difference import Difference, difference
+
+if TYPE_CHECKING:
+    from lightning_synthqual.evaluation.report import Report
 
 _log = logging.getLogger(__name__)
 # What makes a number, whatever it is measured of.
@@ -33,7 +35,7 @@ class Differences(NamedTuple):
     incomparable: dict[str, list[str]]
 
 
-def compare(a: Report, b: Report, *, paired: bool = False) -> dict[str, Difference]:
+def compare(a: "Report", b: "Report", *, paired: bool = False) -> dict[str, Difference]:
     """Subtract report ``b`` from report ``a``, value by value, each with the standard error of the difference.
 
     Where both are of the same latents, drawn from the same seed, and of the same real images, errors are those of
@@ -72,12 +74,12 @@ def compare(a: Report, b: Report, *, paired: bool = False) -> dict[str, Differen
     return result.found
 
 
-def difference_of(name: str, a: Report, b: Report) -> Difference | None:
+def difference_of(name: str, a: "Report", b: "Report") -> Difference | None:
     """Report ``a`` minus report ``b`` in one value, as ``compare``; ``None`` if it is not measured in the same way."""
     return differences(a.only(name), b.only(name)).found.get(name)
 
 
-def with_change(report: Report, before: Report | None) -> Report:
+def with_change(report: "Report", before: "Report | None") -> "Report":
     """The report with the change of each value since an earlier evaluation, and in the protocol how it was compared.
 
     Args:
@@ -101,7 +103,7 @@ def with_change(report: Report, before: Report | None) -> Report:
     return replace(report, scalars=scalars, protocol={**report.protocol, "change": change})
 
 
-def differences(a: Report, b: Report, *, paired: bool = False) -> Differences:
+def differences(a: "Report", b: "Report", *, paired: bool = False) -> Differences:
     """Subtract report ``b`` from report ``a`` as `compare` does, and tell what is not paired or not comparable.
 
     Args:
@@ -124,17 +126,17 @@ def differences(a: Report, b: Report, *, paired: bool = False) -> Differences:
     return Differences(found, reasons, incomparable)
 
 
-def _named(report: Report) -> list[str]:
+def _named(report: "Report") -> list[str]:
     """The values that are compared; of a report of one value that one, whatever it is."""
     names = [name for name in report.scalars if not name.endswith(SUFFIXES)]
     return names or [name for name in report.scalars if not name.endswith("_std")]
 
 
-def _common(a: Report, b: Report) -> Iterator[str]:
+def _common(a: "Report", b: "Report") -> Iterator[str]:
     return (name for name in _named(a) if name in b.scalars)
 
 
-def _unpaired_because(name: str, a: Report, b: Report, known: bool) -> str | None:
+def _unpaired_because(name: str, a: "Report", b: "Report", known: bool) -> str | None:
     """Why rows of two values do not belong together; ``None`` if they do."""
     one, other = (report.influences.get(name) for report in (a, b))
     if one is None or other is None:

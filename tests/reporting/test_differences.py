@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_synthqual import Report, compare, evaluate
-from lightning_synthqual.evaluation.comparison import difference_of, with_change
 from lightning_synthqual.metrics.base import Influence
+from lightning_synthqual.reporting.differences import difference_of, with_change
 
 PROTOCOL: dict[str, Any] = {
     "num_samples": 100,
