@@ -49,6 +49,11 @@ class History:
         return [report for report in self.run if report.in_fit]
 
     @property
+    def newest(self) -> Report | None:
+        """The last of these."""
+        return next(iter(self.fitted[-1:]), None)
+
+    @property
     def best(self) -> dict[str, Report]:
         """By metric with a direction, the report of this run in which it is best."""
         names = dict.fromkeys(name for report in self.fitted for name in report.scalars if not name.endswith(SUFFIXES))

@@ -1,6 +1,5 @@
 """The callback that evaluates a generator while it trains: it decides when, and calls the evaluator."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -34,7 +33,7 @@ from lightning_synthqual.callbacks.lightning import (
     train_loader,
 )
 from lightning_synthqual.callbacks.listener import listeners
-from lightning_synthqual.callbacks.progress import progress_of
+from lightning_synthqual.callbacks.progress import TrainingShare, progress_of
 from lightning_synthqual.callbacks.schedule import Schedule
 from lightning_synthqual.callbacks.weights import SampledWeights, checksum_in, sampled_weights
 from lightning_synthqual.checking import check_all
@@ -87,8 +86,7 @@ class QualityMonitor(BothPackages, Callback):
             it the module itself, with the averaged weights if the trainer has Lightning's ``WeightAveraging``.
         sampler: Callable ``(module, n, generator) -> images`` of shape (n, C, H, W), or its import path. The generator
             is a CPU generator seeded by (seed, block).
-        labels: ``"data"`` (label of a real item drawn by sample index) or ``"uniform"``: the module is called as
-            ``module(z, labels)``.
+        labels: ``"data"`` (of a real item drawn by sample index) or ``"uniform"``: ``module(z, labels)`` is called.
         image_range: Range of the generator's floats, (low, high); ignored for uint8.
         real_range: Range of the real images' floats; ``None``: ``image_range``.
         image_size: Side or (height, width) to resize real images to.
@@ -110,7 +108,6 @@ class QualityMonitor(BothPackages, Callback):
         ValueError: If an argument has an impossible value, or a metric is unknown.
 
     Example:
-        >>> from lightning_synthqual import QualityMonitor
         >>> QualityMonitor(real="photos/train", metrics=("fd_wavelet", "recall_wavelet"), every_n_epochs=5).prefix
         'quality'
     """
@@ -167,7 +164,7 @@ class QualityMonitor(BothPackages, Callback):
         self._sampled: SampledWeights | None = None
         self._last_batch: int | None = None
         self._fits = True
-        self._started = self._spent = 0.0  # seconds, for the share of an evaluation in the training
+        self._share = TrainingShare()
 
     @property
     def reports(self) -> list[Report]:
@@ -214,7 +211,7 @@ class QualityMonitor(BothPackages, Callback):
             self._history.folder.retry()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started, self._spent = time.perf_counter(), 0.0
+        self._share.begin()
         evaluator = self._prepare(trainer, pl_module)
         if not is_smoke_test(trainer) and self._history.restore(self._directory(trainer), evaluator.ranks, trainer):
             self._last_batch = batches_so_far(trainer)
@@ -309,8 +306,7 @@ class QualityMonitor(BothPackages, Callback):
         )
 
     def _count(self, trainer: Trainer) -> int:
-        tiny = max(_TINY, self.plan.min_images)
-        return min(self.num_samples, tiny) if is_smoke_test(trainer) else self.num_samples
+        return min(self.num_samples, max(_TINY, self.plan.min_images) if is_smoke_test(trainer) else self.num_samples)
 
     def _evaluate_once(
         self, trainer: Trainer, pl_module: LightningModule, *, on_step: bool = False, loggable: bool = True
@@ -328,18 +324,13 @@ class QualityMonitor(BothPackages, Callback):
             with self.scored_weights(trainer, pl_module) as weights:
                 with evaluator.ranks.synchronized("preparing the sampler"):
                     module = self._module(pl_module)
-                    comparable = not shards_parameters(trainer)
-                    self._sampled = sampled_weights(pl_module, module, evaluator.ranks) if comparable else None
+                    sharded = shards_parameters(trainer)
+                    self._sampled = None if sharded else sampled_weights(pl_module, module, evaluator.ranks)
                     checksum = None if self._sampled is None else self._sampled.checksum
                     sampler = self._sampler(trainer, pl_module, module, weights, checksum)
-                before = self._history.fitted[-1:] if trainer.state.fn == "fit" else []
-                report = evaluator.evaluate(
-                    sampler,
-                    self._count(trainer),
-                    step=logged_step(trainer),
-                    epoch=trainer.current_epoch,
-                    before=before[0] if before else None,
-                )
+                before = self._history.newest if trainer.state.fn == "fit" else None
+                now = {"step": logged_step(trainer), "epoch": trainer.current_epoch}
+                report = evaluator.evaluate(sampler, self._count(trainer), before=before, **now)
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -396,11 +387,9 @@ class QualityMonitor(BothPackages, Callback):
         if loggable:
             scalars = {f"{self.prefix}/{name}": value for name, value in report.scalars.items()}
             pl_module.log_dict(scalars, on_step=on_step, on_epoch=not on_step, logger=not fitting, batch_size=1)
-        self._spent += report.timings["total"]
-        share = self._spent / max(time.perf_counter() - self._started, 1e-9) if fitting else 0.0
-        of_training = f" ({share:.0%} of the time of training so far)" if fitting else ""
         line = summary_line(report, self._history.newly_best)
-        rank_zero_info(f"{self.prefix}: step {report.step}: {line}{of_training}")
+        share = self._share.add(report.timings["total"]) if fitting else ""
+        rank_zero_info(f"{self.prefix}: step {report.step}: {line}{share}")
         if fitting:
             for listener in listeners(trainer):
                 listener.on_quality_report(trainer, self.prefix, report)

@@ -1,6 +1,7 @@
 """Progress bars for the stages of an evaluation, in the style of the trainer's own."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -30,6 +31,23 @@ def progress_of(trainer: Trainer, prefix: str) -> Progress:
         position = 2 * bar.process_position + _BELOW
         return Bars(prefix, file=sys.stdout, position=position, bar_format=bar.BAR_FORMAT)
     return Silent()
+
+
+class TrainingShare:
+    """How much of the time of a training its evaluations take."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._started, self._spent = time.perf_counter(), 0.0
+
+    def add(self, seconds: float) -> str:
+        """Count an evaluation that took so many seconds, and say what share they have by now."""
+        self._spent += seconds
+        share = self._spent / max(time.perf_counter() - self._started, 1e-9)
+        return f" ({share:.0%} of the time of training so far)"
 
 
 class RichBars:
