@@ -1,44 +1,12 @@
 """What processes tell each other, on real ones."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).with_name("exchanges.py")
 MOST = 40  # collectives of an evaluation
 
 
-def run(output: Path, world_size: int, *arguments: str) -> list[dict]:
-    output.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    command = [sys.executable, str(SCRIPT), "--world-size", str(world_size), "--output", str(output), *arguments]
-    processes = [
-        subprocess.Popen(
-            [*command, "--rank", str(rank)],
-            env={**os.environ, **address, "LOCAL_RANK": str(rank), "PYTHONPATH": os.pathsep.join(sys.path)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * world_size, errors
-    return [json.loads((output / f"rank{rank}.json").read_text()) for rank in range(world_size)]
-
-
 @pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_processes_agree_whatever_happens_to_one_of_them(tmp_path, world_size):
+def test_processes_agree_whatever_happens_to_one_of_them(run, tmp_path, world_size):
     found = run(tmp_path / "several", world_size)
     [alone] = run(tmp_path / "one", 1)
     assert alone["evaluations"]["collectives"] == [0, 0]
@@ -75,7 +43,7 @@ def test_processes_agree_whatever_happens_to_one_of_them(tmp_path, world_size):
 
 
 @pytest.mark.slow
-def test_two_accelerators_score_as_one_process_does_and_keep_nothing(tmp_path):
+def test_two_accelerators_score_as_one_process_does_and_keep_nothing(run, tmp_path):
     pytest.importorskip("accelerator")
     [alone] = run(tmp_path / "one", 1)
     for found in run(tmp_path / "two", 2, "--accelerator"):
