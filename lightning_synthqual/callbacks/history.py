@@ -11,7 +11,6 @@ from lightning.pytorch import Trainer
 from lightning_synthqual.callbacks.lightning import SameTrainer, steps_before_start
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.report import Report, pack, unpack
-from lightning_synthqual.metrics.base import SUFFIXES
 from lightning_synthqual.metrics.influences import pack_influences, unpack_influences
 from lightning_synthqual.reporting.files import REPORTS, ReportFolder, StoredInfluences, influences_path, read_lines
 from lightning_synthqual.reporting.loggers import write_report
@@ -56,7 +55,7 @@ class History:
     @property
     def best(self) -> dict[str, Report]:
         """By metric with a direction, the report of this run in which it is best."""
-        names = dict.fromkeys(name for report in self.fitted for name in report.scalars if not name.endswith(SUFFIXES))
+        names = dict.fromkeys(name for report in self.fitted for name in report.names)
         found = {name: best_of(self.fitted, name) for name in names}
         return {name: report for name, report in found.items() if report is not None}
 

@@ -17,7 +17,6 @@ from lightning_synthqual.reporting.compare import (
     Value,
     explanation,
     letter,
-    names_of,
     restricted,
     terminal,
 )
@@ -71,7 +70,7 @@ def run(parsed: argparse.Namespace) -> None:
         _check_metrics(parsed.metrics, reports)
         reports = [restricted(report, parsed.metrics) for report in reports]
     results = _differences(reports, parsed.paired)
-    names = list(parsed.metrics or dict.fromkeys(name for report in reports for name in names_of(report)))
+    names = list(parsed.metrics or dict.fromkeys(name for report in reports for name in report.names))
     rows = [row for name in names for row in _rows(name, reports, results)]
     compared = SideBySide(titles, rows, _notes(reports, results, parsed.paired))
     if parsed.format == "terminal":
@@ -84,7 +83,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def _check_metrics(metrics: Sequence[str], reports: Sequence[Report]) -> None:
-    known = dict.fromkeys(name for report in reports for name in names_of(report))
+    known = dict.fromkeys(name for report in reports for name in report.names)
     missing = [name for name in metrics if name not in known]
     if missing or not metrics:
         raise ValueError(f"The reports have no {', '.join(missing) or 'metrics'}. They have: {', '.join(known)}.")

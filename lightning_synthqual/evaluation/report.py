@@ -15,7 +15,7 @@ from lightning_synthqual.evaluation.reference import Reference
 from lightning_synthqual.evaluation.sets import GeneratedSet
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.images.randomness import preserved_generators
-from lightning_synthqual.metrics.base import Direction, Influence, Metric, Score
+from lightning_synthqual.metrics.base import SUFFIXES, Direction, Influence, Metric, Score
 from lightning_synthqual.metrics.catalogue import direction
 from lightning_synthqual.metrics.figures import Figure, ImageRef, Table
 from lightning_synthqual.metrics.views import SetView
@@ -66,6 +66,16 @@ class Report:
     def in_fit(self) -> bool:
         """Whether it is no single evaluation by ``trainer.validate`` or ``trainer.test``."""
         return "stage" not in (self.protocol.get("sampling") or {})
+
+    @property
+    def names(self) -> list[str]:
+        """The values themselves, without their errors, floors, gaps and changes.
+
+        Example:
+            >>> Report({"fid": 9.0, "fid_std": 0.3, "recall": 0.5}, {}).names
+            ['fid', 'recall']
+        """
+        return [name for name in self.scalars if not name.endswith(SUFFIXES)]
 
     def score(self, name: str) -> Score:
         """A value with its standard error and the influences of the rows, as far as they are known.

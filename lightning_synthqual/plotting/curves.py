@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_synthqual.metrics.base import SUFFIXES
 from lightning_synthqual.metrics.difference import SURE
 from lightning_synthqual.plotting.canvas import Pixels, panels, render
 
@@ -36,7 +35,7 @@ def curves(reports: Sequence["Report"], metrics: Sequence[str] | None = None) ->
         ValueError: If there is no report, or none has a metric that was asked for.
     """
     reports = points(reports)
-    measured = dict.fromkeys(name for report in reports for name in report.scalars if not name.endswith(SUFFIXES))
+    measured = dict.fromkeys(name for report in reports for name in report.names)
     names = list(measured if metrics is None else metrics)
     missing = [name for name in names if name not in measured]
     if missing or not names:

@@ -97,17 +97,6 @@ def letter(place: int) -> str:
     return chr(ord("A") + place % 26) + (str(place // 26) if place >= 26 else "")
 
 
-def names_of(report: "Report") -> list[str]:
-    """The values of a report, without their errors, floors, gaps and changes.
-
-    Example:
-        >>> from lightning_synthqual import Report
-        >>> names_of(Report({"fid": 9.0, "fid_std": 0.3, "recall": 0.5}, {}))
-        ['fid', 'recall']
-    """
-    return [name for name in report.scalars if not name.endswith(SUFFIXES)]
-
-
 def restricted(report: "Report", metrics: Collection[str]) -> "Report":
     """The report of these metrics alone."""
     kept = {name + ending for name in metrics for ending in ("", *SUFFIXES)}

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_synthqual.metrics.base import SUFFIXES
 from lightning_synthqual.metrics.difference import Difference, difference
 
 if TYPE_CHECKING:
@@ -128,8 +127,7 @@ def differences(a: "Report", b: "Report", *, paired: bool = False) -> Difference
 
 def _named(report: "Report") -> list[str]:
     """The values that are compared; of a report of one value that one, whatever it is."""
-    names = [name for name in report.scalars if not name.endswith(SUFFIXES)]
-    return names or [name for name in report.scalars if not name.endswith("_std")]
+    return report.names or [name for name in report.scalars if not name.endswith("_std")]
 
 
 def _common(a: "Report", b: "Report") -> Iterator[str]:

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from lightning_synthqual.metrics.base import SUFFIXES
 from lightning_synthqual.reporting.numbers import with_error
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def summary_line(report: "Report", best: Collection[str] = ()) -> str:
         >>> summary_line(report, {"fid"})
         'fid 12.50 ± 0.25, -0.500 ± 0.040 since step 99, best so far; sampling 1.5 s, total 1.8 s'
     """
-    names = [name for name in report.scalars if not name.endswith(SUFFIXES)]
+    names = report.names
     shown = [name for name in names if report.direction(name) is not None] or names[:_FEW]
     changed = [name for name in shown if f"{name}_change" in report.scalars]
     since = report.protocol.get("change", {}).get("since")

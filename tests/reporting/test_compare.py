@@ -12,7 +12,6 @@ from lightning_synthqual.reporting.compare import (
     html,
     letter,
     markdown,
-    names_of,
     plain_csv,
     restricted,
     terminal,
@@ -128,4 +127,4 @@ def test_reports_have_letters():
 def test_metrics_are_chosen_with_all_that_stands_beside_them():
     report = Report({"fid": 1.0, "fid_std": 0.1, "fid_floor": 0.5, "recall": 0.5, "recall_std": 0.1}, {})
     assert list(restricted(report, ["fid"]).scalars) == ["fid", "fid_std", "fid_floor"]
-    assert names_of(report) == ["fid", "recall"]
+    assert report.names == ["fid", "recall"]
