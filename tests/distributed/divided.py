@@ -67,6 +67,9 @@ def main() -> None:
     except ValueError as error:
         found["labels"] = str(error)
     (args.output / f"rank{args.rank}.json").write_text(json.dumps(found))
+    if args.world_size > 1:  # a process whose peer has gone may be aborted while it ends
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

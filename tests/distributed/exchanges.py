@@ -232,6 +232,9 @@ def main() -> None:
         found["want_of_memory"] = want_of_memory(ranks, str(args.output / "cache"))
         found["still in step"] = ranks.gather_objects(ranks.rank)
     (args.output / f"rank{args.rank}.json").write_text(json.dumps(found))
+    if args.world_size > 1:  # a process whose peer has gone may be aborted while it ends
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
