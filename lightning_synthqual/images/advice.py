@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_synthqual.images.callables import can_be_called, signature_of
 
 _OTHER_NAMES = ("nz", "z_dim", "dim_z", "noise_dim", "latent_size", "z_size")
-_COUNT_NAMES = ("n", "num", "count", "num_samples", "n_samples", "num_images", "batch_size", "bs")
+COUNT_NAMES = ("n", "num", "count", "num_samples", "n_samples", "num_images", "batch_size", "bs")
 _GENERATOR_NAMES = r"(net_?)?g|g_?ema|gen|generator\w*|decoder"
 _NOT_THE_USERS = ("torch", "lightning", "pytorch_lightning", "lightning_fabric", "builtins")
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -60,6 +60,15 @@ def failed_call(module: Any, latent_dim: Any, inputs: tuple[Tensor, ...], error:
     if methods:
         methods += [*_sampling_methods(module), "Or pass `sampler=callable(module, n, generator)`."]
     return " ".join((*text, *methods, *(advice or _submodules(module, by_name=_has_no_forward(module)))))
+
+
+def generator_elsewhere(what: str, error: Exception) -> RuntimeError:
+    """The error for a sampler that asks another device for numbers from its CPU generator."""
+    return RuntimeError(
+        f"{what} asked another device for numbers from the generator it was given, which is a CPU generator so that "
+        f"samples do not depend on the hardware ({error}). Draw on the CPU and move: "
+        "`torch.randn(n, dim, generator=generator).to(device)`."
+    )
 
 
 def check_model(model: Any) -> None:
@@ -144,7 +153,7 @@ def _call(method: Any, name: str) -> str:
     """How a method of the module is called for n images; what only its author knows is left as dots."""
     parameters = inspect.signature(method).parameters
     named = [each.name for each in parameters.values() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    count = next((each for each in named if each in _COUNT_NAMES), named[0] if named else None)
+    count = next((each for each in named if each in COUNT_NAMES), named[0] if named else None)
     known = {count: "n", "generator": "generator"}
     needed = [each for each in named if each in known or parameters[each].default is inspect.Parameter.empty]
     values = ["n" if each == named[0] == count else f"{each}={known.get(each, '...')}" for each in needed]

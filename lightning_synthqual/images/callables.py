@@ -6,6 +6,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ def label_of(value: Callable[..., Any]) -> str:
 def _name(value: Any) -> str:
     while isinstance(value, functools.partial):
         value = value.func
+    if isinstance(value, attrgetter):
+        return ".".join(value.__reduce__()[1])
     named = value if hasattr(value, "__qualname__") else type(value)
     module = getattr(named, "__module__", None)
     if module == "__main__":  # a script: the name that its functions have when it is imported

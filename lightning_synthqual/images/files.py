@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,16 @@ class FolderDataset(Dataset[Tensor]):
                 return image_to_tensor(image)
         except Exception as error:  # decoders of damaged files raise errors of any kind
             raise ValueError(f"The image `{path}` could not be read ({error}). Repair or remove it.") from error
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the folders that images lie in, sorted: classes; empty unless every image lies in one."""
+        first = {path.relative_to(self.folder).parts[0] for path in self.files if path.parent != self.folder}
+        return () if any(path.parent == self.folder for path in self.files) else tuple(sorted(first))
+
+    def label(self, index: int) -> int | None:
+        """The number of a file's class, in the order of the names; ``None`` where there are no classes."""
+        return self.classes.index(self.files[index].relative_to(self.folder).parts[0]) if self.classes else None
 
     def name(self, index: int) -> str:
         """Name of a file, relative to the folder."""

@@ -1,8 +1,8 @@
 """From the items of a dataset to images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ def image_of(item: Any, where: str, key: str | int | None = None) -> Tensor:
     raise TypeError(
         f"{where} must be an image, a tuple that starts with one, or a dict with `image`, where an image is a PIL "
         f"image, an array (H, W, C) or a tensor (C, H, W); but the image is {type(found).__name__}{shape}. "
-        "`Images(data, key=...)` says where in an item it is."
+        "`Images(data, key=...)` says where in an item it is; items that are batches are read from iterable data sets."
     )
 
 
@@ -112,6 +112,12 @@ class Item:
     seen: PixelRange
 
 
+class _OfBatch(NamedTuple):
+    """An image that was taken out of a batch."""
+
+    image: Tensor
+
+
 class Items(Dataset[Item]):
     """Items of a user's dataset as uint8, random augmentations seeded by index; works in worker processes too."""
 
@@ -136,6 +142,15 @@ class Items(Dataset[Item]):
         self.seed_generators(index)
         return self.convert(self.dataset[index], index)
 
+    def one_by_one(self) -> Iterator[Any]:
+        """The items of an iterable dataset; of items that are batches (n, C, H, W) the images in them."""
+        for index, item in enumerate(self.dataset):
+            found = _entry(item, f"{self.what} (item {index})", self.key)
+            if isinstance(found, Tensor | np.ndarray) and found.ndim == 4:
+                yield from (_OfBatch(image) for image in found)
+            else:
+                yield item
+
     def seed_generators(self, index: int) -> None:
         """Seed the global generators for the augmentations of item ``index``."""
         seed_global_generators(derived_seed(self.seed, Stream.READ, index))
@@ -143,6 +158,7 @@ class Items(Dataset[Item]):
     def convert(self, item: Any, index: int) -> Item:
         """Take the image out of an item, quantise and resize it."""
         where = f"{self.what} (item {index})"
-        image = denormalised(image_of(item, where, self.key), self.mean, self.std, where)
+        found = image_of(item.image, where) if isinstance(item, _OfBatch) else image_of(item, where, self.key)
+        image = denormalised(found, self.mean, self.std, where)
         quantised, seen = quantise(image[None], self.declaration, where)
         return Item(resize(quantised[0].cpu(), self.image_size), seen)

@@ -27,6 +27,7 @@ from lightning_synthqual.images.state import undisturbed
 
 _log = logging.getLogger(__name__)
 _VERSION = "2"  # of what happens between a file and its uint8 pixels, and of the seeds of choices
+_LABELS = "`labels='data'` or `per_class=True` needs"  # the arguments that labels are read for
 _FEW, _MANY = 16, 1024  # images that are looked at before all are read
 _LONG = 100_000  # images of a stream, after which somebody may wonder
 _COMPARED = 8  # images by which the data of processes are compared
@@ -119,6 +120,8 @@ class ImageSet:
 
     def name(self, position: int) -> str:
         """What the image at a position is called: its file's name, else its item number."""
+        if self.parts.divided:  # another process may have it
+            return f"item {position}"
         index = position if self.indices is None else self.indices[position]
         return self.dataset.name(index) if isinstance(self.dataset, FolderDataset) else f"item {index}"
 
@@ -199,20 +202,32 @@ class ImageSet:
             ValueError: If the items have no labels.
         """
         if self.indices is None:
-            raise ValueError("`labels='data'` needs a map-style dataset as `real`, but it is an iterable one.")
+            raise ValueError(f"{_LABELS} a map-style dataset as `{self.role}`, but it is an iterable one.")
         self.check_whole()
         if index not in self._labels:
-            item = self.dataset[self.indices[index]]
-            label = item.get("label") if isinstance(item, Mapping) else None
-            if isinstance(item, tuple | list) and len(item) > 1 and self.images.key != 1:
-                label = item[1]
+            item, label = self._labelled(self.indices[index])
             if label is None:
                 raise ValueError(
-                    "`labels='data'` needs `real` items that are tuples (image, label) or dicts with `image` and "
-                    f"`label`, but they are {type(item).__name__}. Use such a dataset, or `labels='uniform'`."
+                    f"{_LABELS} `{self.role}` items that are tuples (image, label) or dicts with `image` and "
+                    f"`label`, or a folder of class folders, but got {type(item).__name__}. Use such a dataset, or "
+                    "`labels='uniform'` without `per_class`."
                 )
             self._labels[index] = label
         return self._labels[index]
+
+    def _labelled(self, index: int) -> tuple[Any, Any]:
+        """An item of the dataset, or the folder that it is a file of, and its label; ``None`` if it has none."""
+        if isinstance(self.dataset, FolderDataset):
+            return self.dataset, self.dataset.label(index)
+        item = self.dataset[index]
+        if isinstance(item, tuple | list):
+            return item, item[1] if len(item) > 1 and self.images.key != 1 else None
+        return item, item.get("label") if isinstance(item, Mapping) else None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes by number, where they are folders; else empty."""
+        return self.dataset.classes if isinstance(self.dataset, FolderDataset) else ()
 
     def read(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Block]:
         """Read the blocks rank, rank + world_size, ... of the set, or of this process's part of it."""
@@ -246,7 +261,7 @@ class ImageSet:
         start, pending = 0, []
         most = None if self.num_images is None else self.parts.quota(self.num_images)
         self.items.seed_generators(0)  # a stream that shuffles must do so in the same way on every process
-        for index, item in enumerate(self.dataset):
+        for index, item in enumerate(self.items.one_by_one()):
             if most is not None and index >= most:
                 break
             if most is None and index == _LONG:
@@ -266,7 +281,9 @@ class ImageSet:
         """A few items: spread evenly, or the first ones of an iterable dataset."""
         if self.indices is None:
             self.items.seed_generators(0)
-            return [self.items.convert(item, index) for index, item in enumerate(islice(self.dataset, count))]
+            return [
+                self.items.convert(item, index) for index, item in enumerate(islice(self.items.one_by_one(), count))
+            ]
         places = np.linspace(0, len(self.indices) - 1, min(count, len(self.indices))).astype(int)
         chosen = [self.indices[place] for place in places]
         return list(self._reader.read(chosen))

@@ -8,11 +8,15 @@ from typing import Any, Literal, Protocol, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from lightning_synthqual.images.advice import failed_call, no_way_to_sample, setting
+from lightning_synthqual.images.advice import failed_call, generator_elsewhere, no_way_to_sample, setting
 from lightning_synthqual.images.blocks import Block, own_turns
 from lightning_synthqual.images.callables import can_be_called, describe_callable, signature_of
+from lightning_synthqual.images.conditioned import ConditionedCall
+from lightning_synthqual.images.inputs import Inputs
+from lightning_synthqual.images.labels import LabelFormat, as_class, one_hot
 from lightning_synthqual.images.pixels import PixelRange, quantise
 from lightning_synthqual.images.randomness import Stream, derived_seed, seed_global_generators
+from lightning_synthqual.images.returned import as_tensor
 from lightning_synthqual.images.state import undisturbed
 from lightning_synthqual.images.transfer import run_ahead, to_device
 
@@ -23,8 +27,14 @@ LabelKind = Literal["data", "uniform"]
 class SamplerFunction(Protocol):
     """What a user gives as ``sampler=``; with ``labels=`` it takes a tensor of n ``labels``, too."""
 
-    def __call__(self, module: Any, n: int, generator: torch.Generator) -> Tensor:
-        """Return n images (n, C, H, W); ``generator`` is a CPU generator seeded by (seed, block)."""
+    def __call__(self, module: Any, n: int, generator: torch.Generator) -> Any:
+        """Return n images (n, C, H, W), or another form of them; ``generator`` is a CPU generator.
+
+        Other forms are numpy arrays (n, H, W, C), lists of PIL images, and objects or dicts with one of these as
+        ``images``. Floats span ``image_range`` in each: those of diffusers' ``output_type="np"`` span (0, 1). A module
+        that is trained on data normalised by a mean and a standard deviation gives images on that scale; let the
+        sampler return ``images * std + mean``, and ``image_range=(0, 1)``.
+        """
         ...
 
 
@@ -43,8 +53,9 @@ class Sampler:
 
     The default sampler draws noise (and label) of sample i on the CPU from a generator seeded by (seed, i) and calls
     ``module(z)`` or ``module(z, labels)``. A ``sample_images(n, generator)`` method of the module, or ``function``,
-    gets a generator seeded by (seed, block) instead, and with ``labels`` a tensor of n ``labels`` by keyword. The
-    global generators are seeded by (seed, block) in any case.
+    gets a generator seeded by (seed, block) instead, and with ``labels`` a tensor of n ``labels`` by keyword. With
+    ``inputs`` these get a batch of inputs in place of n: see `ConditionedCall`. The global generators are seeded by
+    (seed, block) in any case.
 
     Args:
         module: The module (or any object) that is sampled from.
@@ -53,7 +64,9 @@ class Sampler:
         weights: Which weights the module has, for the protocol.
         function: The user's sampler.
         labels: ``None``, ``"data"`` (label of a real item, drawn by sample index) or ``"uniform"``.
+        label_format: ``"index"``, or ``"one_hot"``: rows (n, num_classes) in the module's dtype.
         label_source: The real items, for ``labels="data"``.
+        inputs: What the generator is conditioned on.
         image_range: The range of the generator's floats.
         seed: Random seed of all draws.
         device: The module's device.
@@ -75,6 +88,8 @@ class Sampler:
         function: SamplerFunction | None = None,
         labels: LabelKind | None = None,
         label_source: LabelSource | None = None,
+        inputs: Inputs | None = None,
+        label_format: LabelFormat = "index",
         image_range: tuple[float, float] = (-1.0, 1.0),
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -86,6 +101,8 @@ class Sampler:
         self.weights = weights
         self.labels = labels
         self.label_source = label_source
+        self.inputs = inputs
+        self.label_format = label_format
         self.image_range = image_range
         self.seed = seed
         self.device = torch.device(device)
@@ -93,8 +110,12 @@ class Sampler:
         self.details = dict(details or {})
         self._function = function
         self._getter = getter
+        self._largest: int | None = None  # label of the data
         method = getattr(module, "sample_images", None)
-        if function is not None:
+        self._conditioned = self._with_inputs()
+        if self._conditioned is not None:
+            self.kind, self._what = "inputs", self._conditioned.what
+        elif function is not None:
             self.kind, self._what = "sampler", "the sampler"
             _check_call(function, "sampler", ("module", "n", "generator"), labels)
         elif _is_called_with_generator(method):
@@ -105,6 +126,19 @@ class Sampler:
             self.latent_shape  # noqa: B018 - raises at once where it is missing
         if labels == "uniform":
             _num_classes(module, owner)
+        if label_format == "one_hot" and labels is None:
+            raise ValueError("`label_format='one_hot'` needs labels. Pass `labels='uniform'` or `labels='data'`, too.")
+
+    def _with_inputs(self) -> ConditionedCall | None:
+        """How the module is called with what it is conditioned on, if it is."""
+        if self.inputs is None:
+            return None
+        if self.labels is not None:
+            raise ValueError(
+                f"`labels={self.labels!r}` and `inputs` do not go together: labels that belong to inputs are in their "
+                "batch. Leave `labels` out."
+            )
+        return ConditionedCall(self.module, self._function, self.inputs, dtype=self.dtype, device=self.device)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -123,7 +157,27 @@ class Sampler:
 
     def draw_label(self, generator: torch.Generator) -> Tensor:
         """Draw a label: that of a real item, or any class with equal probability, as ``labels`` says."""
-        return self._label(self._draw_number(generator))
+        return self._formatted(self._label(self._draw_number(generator))[None])[0]
+
+    def class_numbers(self, count: int, batch_size: int) -> list[int]:
+        """Of the first ``count`` samples the numbers of their classes, or for ``labels="data"`` of their real items."""
+        blocks = (range(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
+        return [number for block in blocks for number in self._draws(block)[1]]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes: what the module says, else one more than the largest label of the data."""
+        stated = setting("num_classes", self.module, self.owner)
+        if stated is not None or self.label_source is None:
+            return _num_classes(self.module, self.owner)
+        if self._largest is None:
+            read = self.label_source
+            self._largest = max(as_class(read.label(index), f"item {index}") for index in range(len(read)))
+        return self._largest + 1
+
+    def _formatted(self, labels: Tensor) -> Tensor:
+        """Labels (n,) as the module takes them."""
+        return labels if self.label_format == "index" else one_hot(labels, self.num_classes, self.dtype)
 
     def _draw_number(self, generator: torch.Generator) -> int:
         """The number of a class, or of a real item."""
@@ -145,7 +199,11 @@ class Sampler:
         origin: dict[str, Any] = {"weights": self.weights} if self.weights else {}
         if self._getter is not None:
             origin["model"] = describe_callable(self._getter)
+        if self.label_format != "index":
+            origin |= {"label_format": self.label_format, "num_classes": self.num_classes}
         origin |= self.details
+        if self._conditioned is not None:
+            return {"kind": self.kind, **self._conditioned.protocol, **origin}
         if self.kind == "latent":
             return {"kind": self.kind, "latent_shape": list(self.latent_shape), "labels": self.labels, **origin}
         function = self.module.sample_images if self._function is None else self._function
@@ -154,25 +212,26 @@ class Sampler:
 
     def undisturbed(self) -> AbstractContextManager[None]:
         """The context to sample in: eval mode, and the training's state restored afterwards."""
-        return undisturbed(self.owner, self.module, self._function, self._getter, self.label_source)
+        data = () if self.inputs is None else (self.inputs.dataset, self.inputs.collate)
+        return undisturbed(self.owner, self.module, self._function, self._getter, self.label_source, *data)
 
     def blocks(self, count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Block]:
         """Generate the blocks rank, rank + world_size, ... of ``count`` images, equally many on every process."""
         turns = own_turns(count, batch_size, rank, world_size)
-        for (number, positions, counts), drawn in run_ahead(lambda turn: self._draws(turn[1]), turns):
+        ahead = run_ahead(lambda turn: self._draws(turn[1]), turns) if self.inputs is None else self.inputs.ahead(turns)
+        for (number, positions, counts), drawn in ahead:
             images, seen = self.draw(number, positions, drawn)
             if counts:
                 yield Block(positions, images, seen)
 
-    def draw(
-        self, block: int, indices: range, drawn: tuple[Tensor | None, list[int]] | None = None
-    ) -> tuple[Tensor, PixelRange]:
+    def draw(self, block: int, indices: range, drawn: Any = None) -> tuple[Tensor, PixelRange]:
         """Generate the images ``indices``, which are block number ``block``.
 
         Args:
             block: Number of the block.
             indices: Numbers of the images.
-            drawn: Their noise and the numbers that their labels have, if they have been drawn before.
+            drawn: Their noise and the numbers that their labels have, or the batch of their inputs, if these have been
+                drawn, or read, before.
 
         Returns:
             uint8 (n, 3, H, W) on the module's device, and the float values seen.
@@ -180,18 +239,33 @@ class Sampler:
         Raises:
             RuntimeError: If the module cannot be called with latents, or the sampler asks an accelerator for numbers
                 from the CPU generator.
-            TypeError: If something else than a tensor of images comes back.
+            TypeError: If something else than images comes back.
             ValueError: If the images are not what was declared.
         """
-        z, labels = self._inputs(*(self._draws(indices) if drawn is None else drawn))
         seed = derived_seed(self.seed, Stream.BLOCK, block)
-        seed_global_generators(seed)  # after labels were read: reading may draw too
-        with self.context():
-            images = self._call_function(len(indices), seed, labels) if z is None else self._call_module(z, labels)
-        images, seen = quantise(images, self.image_range, self._what)
+        images = (
+            self._call(indices, seed, drawn) if self._conditioned is None else self._condition(indices, seed, drawn)
+        )
+        images, seen = quantise(as_tensor(images, self._what), self.image_range, self._what)
         if len(images) != len(indices):
             raise ValueError(f"{self._what} must return {len(indices)} images, but returned {len(images)}.")
         return images, seen
+
+    def _call(self, indices: range, seed: int, drawn: Any) -> Any:
+        """What the generator makes of noise, or of a number of images, and labels."""
+        z, labels = self._inputs(*(self._draws(indices) if drawn is None else drawn))
+        seed_global_generators(seed)  # after labels were read: reading may draw too
+        with self.context():
+            return self._call_function(len(indices), seed, labels) if z is None else self._call_module(z, labels)
+
+    def _condition(self, indices: range, seed: int, batch: Any) -> Any:
+        """What the generator makes of its inputs."""
+        assert self._conditioned is not None
+        assert self.inputs is not None
+        batch = self.inputs.batch(indices) if batch is None else batch
+        seed_global_generators(seed)  # after the inputs were read, which may draw too
+        with self.context():
+            return self._conditioned(batch, seed)
 
     def _call_module(self, z: Tensor, labels: Tensor | None) -> Any:
         inputs = (z,) if labels is None else (z, labels)
@@ -213,11 +287,7 @@ class Sampler:
         except RuntimeError as error:
             if "device type for generator" not in str(error):
                 raise
-            raise RuntimeError(
-                f"{self._what} asked another device for numbers from the generator it was given, which is a CPU "
-                f"generator so that samples do not depend on the hardware ({error}). Draw on the CPU and move: "
-                "`torch.randn(n, dim, generator=generator).to(device)`."
-            ) from error
+            raise generator_elsewhere(self._what, error) from error
 
     def _draws(self, indices: range) -> tuple[Tensor | None, list[int]]:
         """Noise, if the module is called with it, and the numbers that labels have, if there are any.
@@ -239,7 +309,7 @@ class Sampler:
         """Noise and labels on the module's device."""
         z = None if noise is None else to_device(noise, self.device).to(self.dtype)
         labels = [self._label(number) for number in numbers]
-        return z, to_device(torch.stack(labels), self.device) if labels else None
+        return z, to_device(self._formatted(torch.stack(labels)), self.device) if labels else None
 
 
 def _is_called_with_generator(method: Callable[..., Any] | None) -> TypeGuard[Callable[..., Any]]:

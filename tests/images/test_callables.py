@@ -1,5 +1,6 @@
 import sys
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -115,3 +116,7 @@ def test_a_scripts_functions_have_one_name_run_or_imported(monkeypatch: pytest.M
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "/somewhere/train.py", raising=False)
     own.__qualname__ = "sampler"
     assert describe_callable(own)["name"] == "train.sampler"
+
+
+def test_an_attribute_path_is_named_by_itself() -> None:
+    assert describe_callable(attrgetter("ema.ema_model")) == {"name": "ema.ema_model"}

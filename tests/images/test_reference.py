@@ -728,3 +728,30 @@ def test_a_few_bright_images_are_no_evidence() -> None:
     data = Counted(levels.roll(7, 0))
     ImageSet(data, "real").inspect()
     assert data.reads == 16 + 1000
+
+
+class Batches(IterableDataset):
+    """Items that are (batch of images, labels), as of a loader that makes them itself."""
+
+    def __init__(self, images, sizes):
+        self.parts = images.split(sizes)
+
+    def __iter__(self):
+        return iter([(part, torch.zeros(len(part))) for part in self.parts])
+
+
+def test_items_of_a_stream_may_be_batches():
+    images = torch.randint(0, 256, (11, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    for source in (Batches(images, [4, 4, 3]), DataLoader(Batches(images, [5, 6]), batch_size=None)):
+        image_set = ImageSet(source, "real")
+        image_set.inspect()
+        read = [image for block in image_set.read(4) for image in block.images]
+        assert torch.equal(torch.stack(read), images)
+    alone = ImageSet(Batches(images, [1] * 11), "real", num_images=5)
+    assert sum(len(block.positions) for block in alone.read(4)) == 5
+
+
+def test_items_of_a_map_style_dataset_are_no_batches():
+    batches = [torch.zeros(4, 3, 8, 8, dtype=torch.uint8)] * 2
+    with pytest.raises(TypeError, match="items that are batches are read from iterable data sets"):
+        ImageSet(batches, "real").inspect()
