@@ -1,4 +1,4 @@
-"""CLIP image encoders through open_clip."""
+"""CLIP's image encoders, and the text encoders beside them, through open_clip."""
 
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -7,15 +7,17 @@ from typing import Any, NamedTuple
 
 import open_clip
 import torch
-from open_clip.model import _build_vision_tower
+from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_synthqual.extractors.base import Extractor, Identity
 from lightning_synthqual.extractors.resize import centre_crop, pillow, shortest_side
+from lightning_synthqual.extractors.texts import TextEncoder
 from lightning_synthqual.extractors.weights import (
     PublishedWeights,
+    WeightsFile,
     WeightsRequirement,
     find_weights,
     hub_weights,
@@ -26,6 +28,7 @@ from lightning_synthqual.extractors.weights import (
 )
 
 _SAFE, _PLAIN = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
+_OF_NEITHER = ("logit_scale", "logit_bias")  # half
 
 
 class Model(NamedTuple):
@@ -134,10 +137,53 @@ def build(name: str, weights: str | Path | None = None, weights_dir: str | Path 
         ValueError: If there is no such model, its activation is not the one the weights were trained with, or the
             weights file is damaged or belongs to another network.
     """
+    model, configuration, file = _open(name, weights, weights_dir)
+    visual = _image_tower(configuration)
+    state = read_state_dict(file.path)
+    images = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+    load_state(visual, images or state, file.path)
+    preprocessing = merge_preprocess_dict(asdict(PreprocessCfg()), _tag_configuration(model))
+    preprocessing["size"] = getattr(visual, "image_size", preprocessing["size"])
+    if preprocessing["resize_mode"] == "longest":
+        raise ValueError(f"{name!r} pads its images, which is not supported. Choose a model that does not.")
+    network = ClipNetwork(visual, preprocessing, unit=name == "clip")
+    warn_of_custom_weights(name, file, "its scores are not comparable with published numbers")
+    return Extractor(network, Identity(name, file.sha256, f"{model.architecture}, {network.words}", origin=file.origin))
+
+
+def build_text(name: str, weights: str | Path | None = None, weights_dir: str | Path | None = None) -> TextEncoder:
+    """The text half of ``build``'s model, from the same file, with its arguments and errors.
+
+    Raises:
+        FileNotFoundError: If the weights are missing and cannot be downloaded.
+        ImportError: If open_clip needs a package for the model's texts that is not installed.
+        ValueError: If the file has no text half, or one of another network.
+    """
+    model, configuration, file = _open(name, weights, weights_dir)
+    try:
+        tokenize = open_clip.get_tokenizer(model.architecture)
+        tower = _text_tower(configuration)
+    except (ImportError, AssertionError, RuntimeError) as error:
+        raise ImportError(
+            f"The texts of {name!r} need a package that is not there ({error}). Install `transformers`, or take a "
+            "model with CLIP's own tokens, such as 'clip'."
+        ) from error
+    state = read_state_dict(file.path)
+    texts = {key.removeprefix("text."): value for key, value in state.items() if key.startswith("text.")}
+    plain = {key: value for key, value in state.items() if not key.startswith("visual.") and key not in _OF_NEITHER}
+    if "token_embedding.weight" not in plain and not texts:
+        raise ValueError(f"The file `{file.path}` holds no text half of {name!r}. Give the whole model's weights.")
+    load_state(tower, texts or plain, file.path)
+    return TextEncoder(tower, Identity(name, file.sha256, f"{model.architecture}, texts", origin=file.origin), tokenize)
+
+
+def _open(
+    name: str, weights: str | Path | None, weights_dir: str | Path | None
+) -> tuple[Model, dict[str, Any], WeightsFile]:
+    """The model that a name means, its configuration, and the file of its weights."""
     model = resolve(name)
-    configuration = open_clip.get_model_config(model.architecture)
-    trained = _tag_configuration(model)
-    _check_activation(model, configuration, trained)
+    configuration: dict[str, Any] = open_clip.get_model_config(model.architecture)
+    _check_activation(model, configuration, _tag_configuration(model))
     source = published(name)
     if source is None and weights is None:
         tags = [tag for architecture, tag in open_clip.list_pretrained() if architecture == model.architecture]
@@ -147,17 +193,7 @@ def build(name: str, weights: str | Path | None = None, weights_dir: str | Path 
             else f"open_clip publishes no weights for {name!r}. Pass your own as `weights=`."
         )
     file = find_weights(source or PublishedWeights(name, _SAFE, "not published"), weights, weights_dir)
-    visual = _image_tower(configuration)
-    state = read_state_dict(file.path)
-    images = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
-    load_state(visual, images or state, file.path)
-    preprocessing = merge_preprocess_dict(asdict(PreprocessCfg()), trained)
-    preprocessing["size"] = getattr(visual, "image_size", preprocessing["size"])
-    if preprocessing["resize_mode"] == "longest":
-        raise ValueError(f"{name!r} pads its images, which is not supported. Choose a model that does not.")
-    network = ClipNetwork(visual, preprocessing, unit=name == "clip")
-    warn_of_custom_weights(name, file, "its scores are not comparable with published numbers")
-    return Extractor(network, Identity(name, file.sha256, f"{model.architecture}, {network.words}", origin=file.origin))
+    return model, configuration, file
 
 
 def _image_tower(configuration: dict[str, Any]) -> nn.Module:
@@ -165,6 +201,15 @@ def _image_tower(configuration: dict[str, Any]) -> nn.Module:
     vision = {**configuration["vision_cfg"], "timm_model_pretrained": False}
     tower: nn.Module = _build_vision_tower(
         configuration["embed_dim"], vision, quick_gelu=configuration.get("quick_gelu", False)
+    )
+    return tower
+
+
+def _text_tower(configuration: dict[str, Any]) -> nn.Module:
+    """The text half alone."""
+    text = {**configuration["text_cfg"], "hf_model_pretrained": False, "output_tokens": False}
+    tower: nn.Module = _build_text_tower(
+        configuration["embed_dim"], text, quick_gelu=configuration.get("quick_gelu", False)
     )
     return tower
 

@@ -1,9 +1,22 @@
 """Pair networks: perceptual distance of two images."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
-from lightning_synthqual.extractors.base import FrozenNetwork
+from lightning_synthqual.extractors.base import Extractor, FrozenNetwork
+
+
+class CosineDistance(nn.Module):
+    """Two stacks of images to one minus the cosine of their embeddings (N,)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Embed both, and compare."""
+        return 1.0 - cosine_similarity(self.network(first), self.network(second))
 
 
 class PairNetwork(FrozenNetwork):
@@ -71,3 +84,8 @@ class PairNetwork(FrozenNetwork):
                     f"{name} takes float images in [0, 255], but the largest value is {float(high):.3g}. Multiply "
                     "images in [0, 1] by 255, or pass uint8."
                 )
+
+
+def pair_of(extractor: Extractor) -> PairNetwork:
+    """The distance of embeddings by an extractor that is loaded already, with which it shares its weights."""
+    return PairNetwork(CosineDistance(extractor.network), extractor.identity)

@@ -11,6 +11,7 @@ import torch
 
 from lightning_synthqual.extractors.base import Extractor, check_extractor_name
 from lightning_synthqual.extractors.pairs import PairNetwork
+from lightning_synthqual.extractors.texts import TextEncoder
 from lightning_synthqual.extractors.weights import WeightsRequirement
 from lightning_synthqual.precision import check_network_precision
 
@@ -33,6 +34,7 @@ CATALOGUE: dict[str, str] = {
     "dreamsim_clip_vitb32": "dreamsim",
     "dreamsim_open_clip_vitb32": "dreamsim",
     "vgg16": "vgg16",
+    "efficientnet_lite0": "efficientnet",
     "wavelet": "wavelet",
     "pixels": "pixels",
 }
@@ -182,6 +184,28 @@ def load_configured_pair(
     if isinstance(spec, PairNetwork):
         return spec.renamed(name).to(device)
     return load_pair(name, weights_dir=weights_dir, device=device, **_configuration(name, spec))
+
+
+def load_configured_text(
+    name: str, spec: Any, weights_dir: str | Path | None, device: torch.device | str
+) -> TextEncoder:
+    """Load the text encoder beside the extractor ``name``, as ``extractors={name: spec}`` configures both.
+
+    Raises:
+        FileNotFoundError: If the weights are missing and cannot be downloaded.
+        ValueError: If the extractor has no text encoder.
+    """
+    module = None if name not in CATALOGUE and name not in open_clip_names() else _extractor_module(name)
+    if module is None or not hasattr(module, "build_text"):
+        raise ValueError(
+            f"Extractor {name!r} has no text network. Those of open_clip have one: 'clip', 'clip_vitb32', or any "
+            "`architecture:tag`."
+        )
+    arguments = dict(_configuration(name, spec))
+    precision = arguments.pop("precision", "float32")
+    check_network_precision(precision, device)
+    encoder: TextEncoder = module.build_text(name, weights_dir=weights_dir, **arguments)
+    return encoder.with_precision(precision).to(device)
 
 
 def open_clip_names() -> list[str]:
