@@ -17,10 +17,12 @@ from lightning_synthqual.metrics.figures import Figure, Table
 from lightning_synthqual.metrics.options import Options, complete
 from lightning_synthqual.metrics.published import Published
 from lightning_synthqual.metrics.views import Generated, RealSets, Runtime, SetView
+from lightning_synthqual.metrics.wording import Wording
 
 Direction = Literal["min", "max"]
 Number = float | Tensor
 SUFFIXES = ("_std", "_floor", "_gap", "_gap_std", "_change", "_change_std")  # of the scalars beside a metric's own
+PER_CLASS = "_per_class"  # end of the names of means over classes
 _READERS = ("rows", "prepare_sets", "score_set")  # methods of a metric that see features
 _Self = TypeVar("_Self", bound="Metric")
 
@@ -128,6 +130,7 @@ class Metric:
             generated where the value depends on it, else ``"all"``.
         gap: Whether values against held-out and against training images may be subtracted.
         alarms: Values above which something is wrong, by the name of the value.
+        wordings: What its values mean, by the name of the value, for the sentences of a report.
         open_names: Whether it reports values ``<name>_<value>`` that are known only once it has scored.
         published: Numbers of images without which the metric's names are not to be used.
         reads_real: Whether it looks at real images.
@@ -136,6 +139,8 @@ class Metric:
             number is its option ``num_images``) or ``None``.
         reads_pixels: Whether it looks at the pixels of real images.
         needs_generator: Whether it samples the generator itself.
+        reads_targets: Whether it compares generated images with what these are to look like, by ``inputs=``.
+        reads_texts: Whether it looks at the texts that generated images are made of, by ``inputs=``.
         more_rows_than_columns: Whether the value is biased where there are fewer images than features.
 
     Raises:
@@ -160,12 +165,15 @@ class Metric:
     floor: Literal["all", "same number"] | None = None
     gap: ClassVar[bool] = False
     alarms: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    wordings: ClassVar[Mapping[str, Wording]] = MappingProxyType({})
     published: ClassVar[Published | None] = None
     reads_real: bool = True
     both_sets: ClassVar[bool] = False
     generated_images: ClassVar[Literal["all", "first"] | None] = None
     reads_pixels: bool = False
     needs_generator: ClassVar[bool] = False
+    reads_targets: ClassVar[bool] = False
+    reads_texts: ClassVar[bool] = False
     more_rows_than_columns: ClassVar[bool] = False
 
     def __init__(
@@ -276,6 +284,15 @@ class Metric:
     def names(self) -> tuple[str, ...]:
         """The names that are known to be reported."""
         return (self.name,) if self._reports is None else tuple(self._reports)
+
+    @property
+    def by_class(self) -> bool:
+        """Whether its value is one of real and generated features alone, so that classes have values of their own.
+
+        That is so if evaluations call it as they do by default: ``prepare`` and ``score`` of one extractor's rows.
+        """
+        plain = all(getattr(type(self), name) is getattr(Metric, name) for name in _READERS)
+        return plain and self.extractor is not None and self.reads_real and self.published is None
 
     @property
     def open_names(self) -> bool:

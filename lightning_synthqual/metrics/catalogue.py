@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_synthqual.metrics.base import SUFFIXES, Direction, Metric
+from lightning_synthqual.metrics.clip_score import ClipScore
 from lightning_synthqual.metrics.feature_space import FeatureSpace
 from lightning_synthqual.metrics.frechet import Fid50k, Fid50kFull, FrechetDistance
 from lightning_synthqual.metrics.inception import InceptionScore50k, InceptionScoreMetric
@@ -14,9 +15,11 @@ from lightning_synthqual.metrics.kernel import ClipDiscrepancy, Kid50kFull, Poly
 from lightning_synthqual.metrics.manifold import DensityCoverageMetric, PrecisionRecallMetric
 from lightning_synthqual.metrics.memorization import Memorization, MemorizationMetric
 from lightning_synthqual.metrics.options import Options
+from lightning_synthqual.metrics.paired import DreamSim, Lpips, MsSsim, Psnr
 from lightning_synthqual.metrics.pairs import PairsMetric
 from lightning_synthqual.metrics.path_length import PUBLISHED, PathLengthMetric, PublishedPathLength
 from lightning_synthqual.metrics.vendi import VendiScore
+from lightning_synthqual.metrics.wording import Wording
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Entry:
         suffixed: Whether ``<name>_<extractor>`` exists.
         value: Name of the value among those of the metric.
         arguments: Further arguments of the metric.
+        title: What sentences call it; empty for the name.
     """
 
     metric: type[Metric]
@@ -36,6 +40,7 @@ class Entry:
     suffixed: bool = False
     value: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
 
     @property
     def bare(self) -> bool:
@@ -54,14 +59,14 @@ _inception = partial(Entry, extractor="inception")
 _either = partial(Entry, extractor="inception", suffixed=True)
 _own = partial(Entry, suffixed=True)
 CATALOGUE: dict[str, Entry] = {
-    "fid": _inception(FrechetDistance),
-    "fd": _own(FrechetDistance),
-    "kid": _inception(PolynomialDistance),
-    "kid_rbf": _inception(RbfDistance),
-    "kd": _own(PolynomialDistance),
-    "kd_rbf": _own(RbfDistance),
-    "cmmd": Entry(ClipDiscrepancy, extractor="clip"),
-    "isc": _inception(InceptionScoreMetric),
+    "fid": _inception(FrechetDistance, title="FID"),
+    "fd": _own(FrechetDistance, title="FD"),
+    "kid": _inception(PolynomialDistance, title="KID"),
+    "kid_rbf": _inception(RbfDistance, title="KID (RBF)"),
+    "kd": _own(PolynomialDistance, title="KD"),
+    "kd_rbf": _own(RbfDistance, title="KD (RBF)"),
+    "cmmd": Entry(ClipDiscrepancy, extractor="clip", title="CMMD"),
+    "isc": _inception(InceptionScoreMetric, title="The Inception Score"),
     "precision": _either(PrecisionRecallMetric, value="precision"),
     "recall": _either(PrecisionRecallMetric, value="recall"),
     "density": _either(DensityCoverageMetric, value="density"),
@@ -76,22 +81,32 @@ CATALOGUE: dict[str, Entry] = {
         for name in Memorization._fields
     },
     "pairs": Entry(PairsMetric, extractor="dreamsim", suffixed=True),
-    "ppl": Entry(PathLengthMetric),
+    "ppl": Entry(PathLengthMetric, title="The path length"),
     **{name: Entry(PublishedPathLength, arguments={"path": path}) for name, path in PUBLISHED.items()},
+    "psnr": Entry(Psnr),
+    "ms_ssim": Entry(MsSsim),
+    "lpips": Entry(Lpips),
+    "dreamsim": Entry(DreamSim),
+    "clip_score": Entry(ClipScore, extractor="clip", suffixed=True),
     "feature_space": Entry(FeatureSpace, extractor="dreamsim", suffixed=True),
 }
 # Names that stand for several, with a suffix as well as without.
 GROUPS: dict[str, tuple[str, ...]] = {"memorization": Memorization._fields, "pairs": ("pairs", "feature_space")}
+# Names that stand for several, each of which says its extractor, in the order of a published table.
+STUDIES: dict[str, tuple[str, ...]] = {
+    "study": (  # Salditt, Molaverdikhani and Ercolano 2025
+        *("isc", "fid", "kid", "kid_rbf", "cmmd", "precision", "recall"),
+        *("ppl_z_end", "ppl_w_end", "ppl_z_full", "ppl_w_full"),
+        *("pairs_inception", "pairs_clip", "pairs_dinov2"),
+    )
+}
 # What other tools call it, or what its parts are called.
 _SYNONYMS = {
     "inception_score": "isc",
     "is": "isc",
     "mmd": "kid",
-    "lpips": "pairs",
-    "ssim": "pairs",
-    "psnr": "pairs",
-    "ms_ssim": "pairs",
-    "dreamsim": "memorization",
+    "ssim": "ms_ssim",
+    "clipscore": "clip_score",
     "perceptual_path_length": "ppl_w_end",
     "clip_mmd": "cmmd",
     "improved_precision": "precision",
@@ -185,11 +200,30 @@ def check_extractor_names(extractors: Iterable[str]) -> None:
 
 
 def members(name: str) -> list[str]:
-    """The metrics that a name stands for."""
-    for group, members in GROUPS.items():
+    """The metrics that a name stands for.
+
+    Example:
+        >>> members("pairs_pixels")
+        ['pairs_pixels', 'feature_space_pixels']
+    """
+    if name in STUDIES:
+        return [member for each in STUDIES[name] for member in members(each)]
+    for group, parts in GROUPS.items():
         if name == group or name.startswith(f"{group}_"):
-            return [member + name.removeprefix(group) for member in members]
+            return [member + name.removeprefix(group) for member in parts]
     return [name]
+
+
+def without_generator(name: str) -> list[str]:
+    """What a name stands for where images are finished: a study is then one of images alone.
+
+    Example:
+        >>> without_generator("ppl_w_end"), "ppl_w_end" in without_generator("study")
+        (['ppl_w_end'], False)
+    """
+    if name not in STUDIES:
+        return [name]
+    return [each for each in members(name) if each not in CATALOGUE or not CATALOGUE[each].metric.needs_generator]
 
 
 def _look_up(name: str, extractors: tuple[str, ...]) -> tuple[Entry, str | None]:
@@ -215,7 +249,7 @@ def _look_up(name: str, extractors: tuple[str, ...]) -> tuple[Entry, str | None]
 
 
 def _unknown(name: str, extractors: tuple[str, ...]) -> ValueError:
-    bare = [*(n for n, e in CATALOGUE.items() if e.bare), *GROUPS]
+    bare = [*(n for n, e in CATALOGUE.items() if e.bare), *GROUPS, *STUDIES]
     stems = [*(n for n, e in CATALOGUE.items() if e.suffixed), *GROUPS]
     valid = bare + [f"{stem}_{extractor}" for stem in stems for extractor in extractors]
     nearest = _SYNONYMS.get(name.lower()) or get_close_matches(name.lower(), valid, n=1, cutoff=0.0)[0]
@@ -298,6 +332,41 @@ def alarm(name: str) -> float | None:
     if not entries:
         return None
     return (0.0 if entries[0].metric.gap else None) if stem != name else entries[0].metric.alarms.get(entries[0].value)
+
+
+class Reading(NamedTuple):
+    """How a value of the catalogue is read.
+
+    Args:
+        title: What sentences call it.
+        wording: What it means.
+        siblings: Reported names of the values of the same metric, by the names of the values.
+    """
+
+    title: str
+    wording: Wording
+    siblings: Mapping[str, str]
+
+
+def reading(name: str) -> Reading:
+    """How a value is read; one that is not in the catalogue has its name for a title.
+
+    Example:
+        >>> reading("fd_wavelet").title, reading("copy_excess_mine").siblings["copy_fraction"], reading("loss").title
+        ('FD (wavelet)', 'copy_fraction_mine', 'loss')
+    """
+    found = [(CATALOGUE[name], "")] if name in CATALOGUE else _split(name)
+    if not found:
+        return Reading(name, Wording(), {})
+    entry, extractor = found[0]
+    stem = name.removesuffix(f"_{extractor}") if extractor else name
+    title = (entry.title or stem.replace("_", " ")) + (f" ({extractor})" if extractor else "")
+    siblings = {
+        other.value: f"{each}_{extractor}" if extractor else each
+        for each, other in CATALOGUE.items()
+        if other.metric is entry.metric and other.value
+    }
+    return Reading(title, entry.metric.wordings.get(entry.value, Wording()), siblings)
 
 
 def alarm_of(metric: Metric, name: str) -> float | None:

@@ -109,7 +109,7 @@ class ImageMetric(Metric):
         order = values.argsort(stable=True).tolist()
         ends = {"lowest": order[:_SHOWN], "highest": order[-min(_SHOWN, len(order)) :]}
         rows = [
-            SheetRow(label, tuple(SheetCell((ImageRef("generated", i),), f"#{i}: {values[i]:.3g}") for i in indices))
+            SheetRow(label, tuple(SheetCell((ImageRef("generated", i),), f"{values[i]:.3g}") for i in indices))
             for label, indices in ends.items()
         ]
         return ImageSheet(tuple(rows), title=self.name)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Role = Literal["generated", "real", "held_out"]
+Role = Literal["generated", "real", "held_out", "target"]
 Values = NDArray[Any]
 
 
@@ -22,7 +22,15 @@ class ImageRef:
     index: int
 
 
-Cell = str | int | float | None | ImageRef | NDArray[np.uint8]
+@dataclass(frozen=True)
+class NameRef:
+    """The name of an image: that of its file, else its number as an item of its set."""
+
+    role: Role
+    index: int
+
+
+Cell = str | int | float | None | ImageRef | NameRef | NDArray[np.uint8]
 
 
 class SheetCell(NamedTuple):
@@ -105,7 +113,33 @@ class Scatters:
         return []
 
 
-Figure = ImageSheet | Histograms | Scatters
+class Bar(NamedTuple):
+    """A bar: its name, its length, and the standard error of that if it is known."""
+
+    name: str
+    value: float
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Panels of bars in a given order.
+
+    Args:
+        panels: Bars by panel.
+        title: Title of the figure; empty for none.
+    """
+
+    panels: Mapping[str, tuple[Bar, ...]]
+    title: str = ""
+
+    @property
+    def images(self) -> list[ImageRef]:
+        """The images that are shown: none."""
+        return []
+
+
+Figure = ImageSheet | Histograms | Scatters | Bars
 
 
 @dataclass(frozen=True)
@@ -114,11 +148,14 @@ class Table:
 
     Args:
         columns: Names of the columns.
-        rows: Cells: text, numbers, ``None`` for what is undefined, or images: references, or uint8 (H, W, 3).
+        rows: Cells: text, numbers, ``None`` for what is undefined, names of images, or images: references, or uint8
+            (H, W, 3).
+        title: What the table shows; empty for its name.
     """
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[Cell, ...]]
+    title: str = ""
 
     @property
     def images(self) -> list[ImageRef]:
@@ -133,7 +170,7 @@ class Table:
             if not any(isinstance(row[index], np.ndarray | ImageRef) for row in self.rows)
         ]
         columns = tuple(self.columns[index] for index in kept)
-        return Table(columns, [tuple(row[index] for index in kept) for row in self.rows])
+        return Table(columns, [tuple(row[index] for index in kept) for row in self.rows], self.title)
 
     def to_csv(self) -> str:
         """The columns that hold no images; undefined cells stay empty."""

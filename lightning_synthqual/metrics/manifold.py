@@ -1,7 +1,8 @@
 """Precision, recall, density and coverage: who lies inside the other set's manifold of k-nearest-neighbour balls."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from lightning_synthqual.metrics.options import Options, option
 from lightning_synthqual.metrics.shard import MEMORY, Shard
 from lightning_synthqual.metrics.sharing import Shared
 from lightning_synthqual.metrics.views import Runtime
+from lightning_synthqual.metrics.wording import Wording
 
 _Self = TypeVar("_Self", bound="PrecisionRecallMetric")
 
@@ -257,6 +259,13 @@ class PrecisionRecallMetric(Metric):
 
     family = "precision"
     direction = "max"
+    floor: Literal["all", "same number"] | None = "same number"
+    wordings: ClassVar[Mapping[str, Wording]] = MappingProxyType(
+        {
+            "precision": Wording("many generated images are unlike any real image"),
+            "recall": Wording("much of the variety of the real images is missing"),
+        }
+    )
     OPTIONS: ClassVar[Options] = {"k": option(3, low=1)}
 
     def min_images(self) -> int:
@@ -291,6 +300,12 @@ class DensityCoverageMetric(PrecisionRecallMetric):
     """Density and coverage; see the function ``density_coverage``."""
 
     family = "density"
+    wordings: ClassVar[Mapping[str, Wording]] = MappingProxyType(
+        {
+            "density": Wording("generated images lie where real images are rare"),
+            "coverage": Wording("many real images have no similar generated image"),
+        }
+    )
     OPTIONS: ClassVar[Options] = {"k": option(5, low=1)}
 
     def score(self, state: RowsAndRadii, fake: Tensor) -> Scores:

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from lightning_synthqual.metrics.base import Influence, Metric, Score, Scores
 from lightning_synthqual.metrics.clusters import Parts, mean_parts, median_parts
+from lightning_synthqual.metrics.copies import copies_table, is_copy, nearest_to_training
 from lightning_synthqual.metrics.copying import CellDistances, Partition, WithinTraining, copying_statistic
 from lightning_synthqual.metrics.features import check_pair
-from lightning_synthqual.metrics.figures import Figure, Histograms, ImageRef, ImageSheet, SheetCell, SheetRow, Table
+from lightning_synthqual.metrics.figures import Figure, Histograms
 from lightning_synthqual.metrics.neighbors import Distance, Neighbors, search
 from lightning_synthqual.metrics.options import Options, option
 from lightning_synthqual.metrics.shard import MEMORY, Shard
 from lightning_synthqual.metrics.views import Generated, RealSets
+from lightning_synthqual.metrics.wording import Wording
 
-_COPY = 1 / 3  # of the distance to the second nearest training image
 _OF_HELD_OUT = ("copy_fraction_held_out", "authenticity_held_out", "null_distance")  # no generated row takes part
 
 
@@ -256,8 +257,7 @@ class RealNeighbors:
     def _copies(self, found: Neighbors) -> Tensor:
         """Which rows are copies by their two nearest training rows: 1 or 0, float64."""
         first, second = self._distance(found.distances[:, 0]), self._distance(found.distances[:, -1])
-        # A copy of an image that is there twice has no distance to either.
-        return ((first < _COPY * second) | (first == 0)).double()
+        return is_copy(first, second).double()
 
     def _copying_test(self, fake: Tensor) -> Tensor:
         in_cells = self.partition.distances(fake, self.memory)
@@ -301,7 +301,6 @@ def _taken(rows: Tensor, places: Tensor) -> Tensor:
     return rows if len(places) == len(rows) else rows[places]
 
 
-_TITLES = ("generated", "nearest training", "nearest held-out")
 _DISTANCES = {
     "train_distance": "generated to training",
     "held_out_distance": "generated to held-out",
@@ -316,6 +315,16 @@ class MemorizationMetric(Metric):
     # The target of closer_to_train is 0.5, that of authenticity its value for held-out images.
     direction: Any = MappingProxyType({"copy_fraction": "min", "copy_excess": "min"})
     alarms: ClassVar[Mapping[str, float]] = MappingProxyType({"copy_excess": 0.0})
+    wordings: ClassVar[Mapping[str, Wording]] = MappingProxyType(
+        {
+            "copy_excess": Wording(
+                alarm="{copy_fraction:count} generated images look like copies of training images "
+                "({copy_fraction:share}; held-out images: {copy_fraction_held_out:share}).",
+                clear="No sign of copies: {copy_fraction:count} generated images look like copies of training images "
+                "({copy_fraction:share}; held-out images: {copy_fraction_held_out:share}).",
+            )
+        }
+    )
     both_sets = True
     generated_images = "all"
     OPTIONS: ClassVar[Options] = {
@@ -338,30 +347,12 @@ class MemorizationMetric(Metric):
         found = state.compare(self.rows(generated))
         influences = found.influences
         values = {name: Score(value, influence=influences.get(name)) for name, value in found.scalars._asdict().items()}
-        sheet, table = self._nearest_to_training(found)
+        sheet, table = nearest_to_training(found, self.options["shown"])
         names = {"cosine": "1 - cosine", "euclidean": "Euclidean"}[self.options["distance"]]
         histograms = Histograms(
             {_DISTANCES[name]: each.cpu().numpy() for name, each in found.distances.items()},
             f"distance to the nearest neighbour ({names}, {self.extractor})",
         )
         figures: dict[str, Figure] = {f"neighbors{self.suffix}": sheet, f"distances{self.suffix}": histograms}
-        return Scores(values, figures, {f"neighbors{self.suffix}": table})
-
-    def _nearest_to_training(self, found: Comparison) -> tuple[ImageSheet, Table]:
-        """The generated images that are nearest to training compared with held-out images, with both neighbours."""
-        to_train, to_held_out = found.train.distances.cpu(), found.held_out.distances[:, 0].cpu()
-        train_indices, held_out_indices = found.train.indices[:, 0].cpu(), found.held_out.indices[:, 0].cpu()
-        nearness = to_train[:, 0] / to_held_out.clamp(min=1e-12)
-        sheet, rows = [], []
-        for index in nearness.argsort(stable=True)[: self.options["shown"]].tolist():
-            train, held_out = int(train_indices[index]), int(held_out_indices[index])
-            near, second, far = float(to_train[index, 0]), float(to_train[index, 1]), float(to_held_out[index])
-            images = ImageRef("generated", index), ImageRef("real", train), ImageRef("held_out", held_out)
-            texts = f"#{index}", f"#{train}: {near:.3g}", f"#{held_out}: {far:.3g}"
-            sheet.append(
-                SheetRow("", tuple(SheetCell((image,), text) for image, text in zip(images, texts, strict=True)))
-            )
-            rows.append((index, train, held_out, *images, near, second, far))
-        columns = ("generated", "training", "held-out", *(f"{title} image" for title in _TITLES))
-        distances = ("distance to training", "to second nearest training", "distance to held-out")
-        return ImageSheet(tuple(sheet), _TITLES), Table((*columns, *distances), rows)
+        tables = {f"copies{self.suffix}": copies_table(found), f"neighbors{self.suffix}": table}
+        return Scores(values, figures, tables)

@@ -25,7 +25,7 @@ _TITLES = {
 }
 _REAL_KINDS = ("real", "real_random")  # held-out images against training images
 _BATCH = 32
-_SHOWN = ("best", "average", "worst")
+_SHOWN = ("most similar", "average", "least similar")
 
 
 class Matches(NamedTuple):
@@ -188,14 +188,24 @@ class PairsMetric(Metric):
                     continue
                 mean, error = finite.mean(), finite.std(ddof=1) / len(finite) ** 0.5
                 r, p = _correlation(table, column)
-                best, _, worst = _extremes(table[:, column], name)
-                ends = (_cell(table[index, column]) for index in (best, worst))
+                most, _, least = _extremes(table[:, column], name)
+                ends = (_cell(table[index, column]) for index in (most, least))
                 rows.append((name, kind, float(mean), float(error), *ends, r, p, len(finite)))
                 if len(finite) == len(table):
                     values[f"{name}_{kind}"] = mean_score(finite, kind)
                 if r is not None:
                     values[f"{name}_{kind}_entropy_r"] = correlation_score(r, table, column, kind)
-        columns = ("metric", "kind", "mean", "standard error", "best", "worst", "r with entropy", "p", "n")
+        columns = (
+            "metric",
+            "kind",
+            "mean",
+            "standard error",
+            "most similar",
+            "least similar",
+            "r with entropy",
+            "p",
+            "n",
+        )
         return values, Table(columns, rows)
 
     def _sheet(self, match: Matches, table: NDArray[np.float64]) -> ImageSheet:

@@ -24,6 +24,10 @@ class ImageAccess(Protocol):
         """Images that belong to this process (of real sets: any)."""
         ...
 
+    def name(self, index: int) -> str:
+        """What an image is called: the name of its file, else the number of the item."""
+        ...
+
 
 @dataclass(frozen=True)
 class SetView:
@@ -77,16 +81,44 @@ class PathSource(Protocol):
         ...
 
 
+class TargetAccess(Protocol):
+    """What generated images are to look like, uint8 (3, H, W) each, by the number of the generated image."""
+
+    def pick(self, indices: Sequence[int]) -> list[Tensor]:
+        """Any targets."""
+        ...
+
+
+class TextAccess(Protocol):
+    """The texts that generated images are made of, by the number of the image."""
+
+    def pick(self, indices: Sequence[int]) -> list[str]:
+        """Any texts."""
+        ...
+
+    def features(self, extractor: str) -> Tensor:
+        """Embeddings (M, D) of all texts, on the CPU, in the space of an extractor of images; computed once a run."""
+        ...
+
+    def truncated(self, extractor: str) -> int:
+        """How many texts are longer than the extractor's text network reads."""
+        ...
+
+
 @dataclass(frozen=True)
 class Generated(SetView):
-    """Generated images, and the generator they are from.
+    """Generated images, the generator they are from, and what it was given.
 
     Args:
+        targets: What the images are to look like; ``None`` if that is not known.
+        texts: The texts that they are made of; ``None`` if there are none.
         paths: Function that gives the paths ``(space, sampling, options)`` of the generator; ``None`` for images
             without one.
     """
 
     paths: Callable[[str, str, Mapping[str, Any]], PathSource] | None = None
+    targets: TargetAccess | None = None
+    texts: TextAccess | None = None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def _sheet(name: str, influence: Influence, direction: Direction) -> ImageSheet 
     order = harm.argsort(descending=True, stable=True)[:SHOWN].tolist()
     # By as much the value would be better without the image.
     shares = harm / (len(harm) - 1) / (abs(float(influence.value)) or 1.0)
-    cells = [SheetCell((ImageRef("generated", i),), f"#{i}: {float(shares[i]):.2%}") for i in order if harm[i] > 0]
+    cells = [SheetCell((ImageRef("generated", i),), f"{float(shares[i]):.2%}") for i in order if harm[i] > 0]
     if not cells:
         return None
     rows = [SheetRow("", tuple(cells[start : start + _COLUMNS])) for start in range(0, len(cells), _COLUMNS)]

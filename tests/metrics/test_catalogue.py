@@ -299,7 +299,9 @@ def test_error_of_the_inception_score_tells_the_spread_over_200_independent_draw
 
 
 OF_FEATURES = [
-    name for name, entry in CATALOGUE.items() if not (entry.metric.both_sets or entry.metric.needs_generator)
+    name
+    for name, entry in CATALOGUE.items()
+    if entry.metric.reads_real and not (entry.metric.both_sets or entry.metric.needs_generator)
 ]
 
 
@@ -389,5 +391,17 @@ def test_only_frechet_distances_ask_for_more_rows_than_columns() -> None:
 def test_a_name_that_is_no_metric_of_other_tools_is_pointed_to_ours() -> None:
     with pytest.raises(ValueError, match="did you mean 'isc'"):
         metrics_by_name(["inception_score"], EXTRACTORS)
-    with pytest.raises(ValueError, match="did you mean 'pairs'"):
-        metrics_by_name(["lpips"], EXTRACTORS)
+    with pytest.raises(ValueError, match="did you mean 'ms_ssim'"):
+        metrics_by_name(["ssim"], EXTRACTORS)
+
+
+def test_the_study_stands_for_its_table_in_its_order() -> None:
+    metrics = metrics_by_name(["study"], ["inception", "clip", "dinov2", "dreamsim"])
+    names = [name for metric in metrics for name in metric.names]
+    assert names[:5] == ["isc", "fid", "kid", "kid_rbf", "cmmd"]
+    assert names[7:11] == ["ppl_z_end", "ppl_w_end", "ppl_z_full", "ppl_w_full"]
+    assert {metric.extractor for metric in metrics if metric.names[0].startswith("pairs")} == {
+        "inception",
+        "clip",
+        "dinov2",
+    }

@@ -341,7 +341,14 @@ def test_the_worst_pairs_are_shown_with_their_neighbours(three_sets: Any, tmp_pa
         assert cells["distance to held-out"] == pytest.approx(far.distances[at, 0].item())
         for name, images, index in (("generated", fake, at), ("nearest training", train, cells["training"])):
             assert np.array_equal(cells[f"{name} image"], images[index].permute(1, 2, 0).numpy())
-    assert {"neighbors_mine", "distances_mine", "samples"} == set(report.pictures)
+    assert {"neighbors_mine", "distances_mine", "samples", "real_samples"} == set(report.pictures)
+
+
+def test_all_copies_are_listed_by_name(three_sets: Any, tmp_path: Path) -> None:
+    report = evaluate(**three_sets.arguments(tmp_path, metrics=["copy_fraction_mine"]))
+    table = report.tables["copies_mine"]
+    assert {row[2:4] for row in table.rows} == {(f"item {index}", f"item {10 + index}") for index in range(5)}
+    assert table.to_csv().startswith("generated,nearest training,distance to training,to second nearest training,")
 
 
 def test_a_stream_of_real_images_shows_the_same(three_sets: Any, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ METRICS = {
     entry.metric.__name__: entry.metric
     for entry in CATALOGUE.values()
     if entry.extractor and not entry.metric.reads_pixels and entry.metric is not FeatureSpace
+    if not entry.metric.reads_texts
 }
 
 

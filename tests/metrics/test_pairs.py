@@ -48,7 +48,7 @@ def test_the_study_of_pairs(three_sets: Any, tmp_path: Path) -> None:
     found = pearsonr([row[4] for row in rows], [row[6] for row in rows])
     line = cells["ms_ssim", "held_out"]
     assert (line["r with entropy"], line["p"], line["n"]) == pytest.approx((found.statistic, found.pvalue, 30))
-    assert (line["best"], line["worst"]) == (max(row[4] for row in rows), min(row[4] for row in rows))
+    assert (line["most similar"], line["least similar"]) == (max(row[4] for row in rows), min(row[4] for row in rows))
     std = torch.tensor([row[4] for row in rows], dtype=torch.float64).std().item() / 30**0.5
     assert report.scalars["pairs_mine_ms_ssim_held_out_std"] == pytest.approx(std)
     assert line["standard error"] == pytest.approx(std)
@@ -59,7 +59,7 @@ def test_the_study_of_pairs(three_sets: Any, tmp_path: Path) -> None:
     assert report.scalars["pairs_mine_psnr_held_out"] == pytest.approx(cells["psnr", "held_out"]["mean"])
     assert report.scalars["pairs_mine_ms_ssim_held_out_entropy_r"] == pytest.approx(found.statistic)
     kinds = {f"pairs_mine_{kind}" for kind in ("train", "held_out", "random", "entropy")}
-    assert set(report.pictures) == kinds | {"samples", "feature_space_mine"}
+    assert set(report.pictures) == kinds | {"samples", "real_samples", "feature_space_mine"}
     assert report.protocol["metrics"]["pairs_mine"]["num_images"] == 30
     assert report.protocol["metrics"]["pairs_mine"]["ms_ssim_scales"] == 2
 

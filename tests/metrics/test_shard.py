@@ -29,7 +29,8 @@ law = settings(derandomize=True, deadline=None)
 METRICS = {
     entry.metric.__name__: entry.metric
     for entry in CATALOGUE.values()
-    if not (entry.metric.both_sets or entry.metric.needs_generator)
+    if not (entry.metric.both_sets or entry.metric.needs_generator or entry.metric.reads_targets)
+    if not entry.metric.reads_texts
 }
 
 
