@@ -10,6 +10,14 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 _DPI = 100
+BLUE, ORANGE, BLACK = "#0072b2", "#e69f00", "#101820"  # told apart with any colour vision
+COLOURS, MARKERS, DASHES = (BLUE, ORANGE, BLACK), ("o", "s", "^", "D", "v"), ("-", "--", ":")
+DECADES = 30.0  # how many times as large as the smallest the largest value is, from which an axis is logarithmic
+
+
+def spans_decades(values: NDArray[np.float64]) -> bool:
+    """Whether positive values (N,) lie so far apart that they are drawn on a logarithmic axis."""
+    return len(values) > 0 and bool(values.min() > 0) and bool(values.max() > DECADES * values.min())
 
 
 def blank(width: float, height: float) -> "Figure":

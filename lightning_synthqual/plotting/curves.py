@@ -1,12 +1,22 @@
 """Learning curves: the metrics of a run over its steps, with their errors and floors, and how sure each change is."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lightning_synthqual.metrics.difference import SURE
-from lightning_synthqual.plotting.canvas import Pixels, panels, render
+from lightning_synthqual.plotting.canvas import (
+    BLACK,
+    BLUE,
+    DASHES,
+    MARKERS,
+    ORANGE,
+    Pixels,
+    panels,
+    render,
+    spans_decades,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,15 +24,26 @@ if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
 
 _WORDS = {"min": " (lower is better)", "max": " (higher is better)", None: ""}
-_BLUE, _DARK, _GREY, _BEST = "#4c72b0", "#1f2f4d", "#555555", "#dd8452"
+_DARK = "#1f2f4d"  # of the errors of changes
 _COLUMNS, _LINE = 3, 0.22  # panels side by side; inches of a line of the legend
+_ENTRIES = 4  # of the legend side by side below three panels
+
+
+class _Style(NamedTuple):
+    """The look of a run, and its name in the legend."""
+
+    colour: str = BLUE
+    marker: str = "o"
+    dashes: str = "-"
+    name: str = ""
 
 
 def curves(reports: Sequence["Report"], metrics: Sequence[str] | None = None) -> Pixels:
     """Draw a panel for each metric: values, a pale band of one standard error, and the floor as a dashed line.
 
     The bar at a point is one standard error of the change since the point before; points that are within two of them of
-    the point before are hollow. The best point has a ring. Only the `points` of the reports are drawn.
+    the point before are hollow. The best point has a star. Values that span decades are drawn on a logarithmic axis.
+    Only the `points` of the reports are drawn.
 
     Args:
         reports: Reports of one run, in order.
@@ -34,15 +55,34 @@ def curves(reports: Sequence["Report"], metrics: Sequence[str] | None = None) ->
     Raises:
         ValueError: If there is no report, or none has a metric that was asked for.
     """
-    reports = points(reports)
-    measured = dict.fromkeys(name for report in reports for name in report.names)
+    return curves_of_runs({"": reports}, metrics)
+
+
+def curves_of_runs(runs: Mapping[str, Sequence["Report"]], metrics: Sequence[str] | None = None) -> Pixels:
+    """Draw the `curves` of several runs into the same panels.
+
+    Args:
+        runs: Reports by the name of the run, each in order.
+        metrics: Names of the metrics; default: all.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        ValueError: If there is no report, or none has a metric that was asked for.
+    """
+    drawn = {run: points(reports) for run, reports in runs.items()}
+    measured = dict.fromkeys(name for reports in drawn.values() for report in reports for name in report.names)
     names = list(measured if metrics is None else metrics)
     missing = [name for name in names if name not in measured]
     if missing or not names:
         raise ValueError(f"The reports have no {', '.join(missing) or 'metrics'}. They have: {', '.join(measured)}.")
     figure, cells = panels(len(names), _COLUMNS)
     for axes, name in zip(cells, names, strict=True):
-        _panel(axes, reports, name)
+        for place, (run, reports) in enumerate(drawn.items()):
+            if any(name in report.scalars for report in reports):
+                _line(axes, reports, name, _style(place, run))
+        _finish(axes, [report for reports in drawn.values() for report in reports], name)
     _legend(figure, cells)
     return render(figure)
 
@@ -52,29 +92,46 @@ def points(reports: Sequence["Report"]) -> Sequence["Report"]:
     return [report for report in reports if report.in_fit] or reports
 
 
-def _panel(axes: Any, reports: Sequence["Report"], name: str) -> None:
+def _style(place: int, run: str) -> _Style:
+    # The orange of floors comes last: three runs differ in colours and dashes, more of them in markers too.
+    colours = (BLUE, BLACK, ORANGE)
+    return _Style(colours[place % 3], MARKERS[place % len(MARKERS)], DASHES[place // 3 % len(DASHES)], run)
+
+
+def _line(axes: Any, reports: Sequence["Report"], name: str, style: _Style) -> None:
+    """The values of one run with their errors, their floor and the best of them."""
     steps, values = _series(reports, name)
-    axes.plot(steps, values, color=_BLUE, marker="o", markersize=3, linewidth=1.4)
+    look: dict[str, Any] = {"color": style.colour, "linestyle": style.dashes, "marker": style.marker}
+    axes.plot(steps, values, markersize=3.5, linewidth=1.4, label=style.name or None, **look)
     error_steps, errors = _series(reports, f"{name}_std")
     if len(errors):
         middle = values[np.isin(steps, error_steps)]
-        band = {"color": _BLUE, "alpha": 0.2, "linewidth": 0, "label": "error of the value"}
+        band = {"color": style.colour, "alpha": 0.2, "linewidth": 0, "label": "error of the value"}
         axes.fill_between(error_steps, middle - errors, middle + errors, **band)
-    _changes(axes, reports, name)
+    _changes(axes, reports, name, style)
     floor_steps, floors = _series(reports, f"{name}_floor")
     if len(floors):
-        axes.plot(floor_steps, floors, color=_GREY, linestyle="--", linewidth=1, label="real images")
+        dashed = {"color": ORANGE, "linestyle": (0, (4, 3)), "linewidth": 1.3}
+        axes.plot(floor_steps, floors, label="real images", **dashed)
     direction = reports[-1].direction(name)
     if direction is not None and len(values) > 1:
         best = values.argmin() if direction == "min" else values.argmax()
-        ring = {"markersize": 9, "markerfacecolor": "none", "markeredgecolor": _BEST, "markeredgewidth": 1.8}
-        axes.plot(steps[best], values[best], marker="o", linestyle="none", zorder=5, label="best", **ring)
-    axes.set_title(name + _WORDS[direction], fontsize=10)
+        star: dict[str, Any] = {"markersize": 13, "markerfacecolor": BLACK, "markeredgecolor": "white"}
+        axes.plot(steps[best], values[best], marker="*", linestyle="none", zorder=5, label="best", **star)
+
+
+def _finish(axes: Any, reports: Sequence["Report"], name: str) -> None:
+    """Title, and a logarithmic axis where positive values span decades."""
+    values = np.concatenate([_series(reports, each)[1] for each in (name, f"{name}_floor")])
+    if spans_decades(values):
+        axes.set_yscale("log")
+    known = [report for report in reports if name in report.scalars]
+    axes.set_title(name + _WORDS[known[-1].direction(name)], fontsize=10)
     axes.set_xlabel("step", fontsize=9)
     axes.tick_params(labelsize=9)
 
 
-def _changes(axes: Any, reports: Sequence["Report"], name: str) -> None:
+def _changes(axes: Any, reports: Sequence["Report"], name: str, style: _Style) -> None:
     """Bars of the errors of changes; points that may be no better or worse than the point before are hollow."""
     steps, errors = _series(reports, f"{name}_change_std")
     if not len(errors):
@@ -85,9 +142,9 @@ def _changes(axes: Any, reports: Sequence["Report"], name: str) -> None:
     axes.errorbar(steps, values, yerr=errors, label="error of the change since the point before", **bars)
     ties = abs(changes) <= SURE * errors
     if ties.any():
-        hollow = {"markersize": 4.5, "markerfacecolor": "white", "markeredgecolor": _DARK, "linestyle": "none"}
+        hollow = {"markersize": 5, "markerfacecolor": "white", "markeredgecolor": style.colour, "linestyle": "none"}
         label = f"change within {SURE:g} errors"
-        axes.plot(steps[ties], values[ties], marker="o", zorder=4, label=label, **hollow)
+        axes.plot(steps[ties], values[ties], marker=style.marker, zorder=4, label=label, **hollow)
 
 
 def _legend(figure: "Figure", cells: Sequence[Any]) -> None:
@@ -98,7 +155,7 @@ def _legend(figure: "Figure", cells: Sequence[Any]) -> None:
             handles.setdefault(label, handle)
     if not handles:
         return
-    columns = (1, 2, len(handles))[min(len(cells), _COLUMNS) - 1]
+    columns = (1, 2, _ENTRIES)[min(len(cells), _COLUMNS) - 1]
     lines = -(-len(handles) // columns)
     figure.set_figheight(figure.get_figheight() + _LINE * lines)
     look: dict[str, Any] = {"ncols": columns, "fontsize": 9, "frameon": False}

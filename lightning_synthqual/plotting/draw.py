@@ -2,15 +2,27 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from lightning_synthqual.metrics.figures import Figure, Histograms, ImageRef, ImageSheet, Scatters, Table
+from lightning_synthqual.metrics.figures import (
+    Bars,
+    Cell,
+    Figure,
+    Histograms,
+    ImageRef,
+    ImageSheet,
+    NameRef,
+    Scatters,
+    Table,
+)
+from lightning_synthqual.plotting.bars import bars
 from lightning_synthqual.plotting.canvas import Pixels
 from lightning_synthqual.plotting.charts import histograms, scatters
-from lightning_synthqual.plotting.sheets import Look, grid, image_sheet
+from lightning_synthqual.plotting.sheets import Look, NameOf, grid, image_sheet, number
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -38,6 +50,11 @@ class Lazy(Mapping[str, _T], Generic[_T]):
             self._makers = {}
         return self._made
 
+    def after(self, makers: Mapping[str, Callable[[], _T]]) -> "Lazy[_T]":
+        """The same with more values at the end, made when it is first looked at."""
+        made = {name: partial(self.__getitem__, name) for name in (self._made or self._makers)}
+        return Lazy({**made, **makers})
+
     def __getstate__(self) -> dict[str, Any]:
         self._values()  # functions do not pickle
         return vars(self)
@@ -52,23 +69,29 @@ class Lazy(Mapping[str, _T], Generic[_T]):
         return len(self._values())
 
 
-def draw(figure: Figure, look: Look) -> Pixels:
+def draw(figure: Figure, look: Look, name_of: NameOf = number) -> Pixels:
     """A figure as pixels, uint8 (H, W, 3).
 
     Args:
         figure: The figure.
         look: Function that gives the pixels of an image.
+        name_of: Function that gives the name of an image.
     """
     if isinstance(figure, ImageSheet):
-        return image_sheet(figure, look)
-    drawers: dict[type, Callable[[Any], Pixels]] = {Histograms: histograms, Scatters: scatters}
+        return image_sheet(figure, look, name_of)
+    drawers: dict[type, Callable[[Any], Pixels]] = {Histograms: histograms, Scatters: scatters, Bars: bars}
     return drawers[type(figure)](figure)
 
 
-def with_pixels(table: Table, look: Look) -> Table:
-    """A table with images in place of the references to them."""
-    rows = [tuple(look(cell) if isinstance(cell, ImageRef) else cell for cell in row) for row in table.rows]
-    return Table(table.columns, rows)
+def with_pixels(table: Table, look: Look, name_of: NameOf = number) -> Table:
+    """A table with images and their names in place of the references to them."""
+
+    def resolved(cell: Cell) -> Cell:
+        if isinstance(cell, NameRef):
+            return name_of(cell)
+        return look(cell) if isinstance(cell, ImageRef) else cell
+
+    return Table(table.columns, [tuple(map(resolved, row)) for row in table.rows], table.title)
 
 
 def pixels(image: Tensor) -> Pixels:

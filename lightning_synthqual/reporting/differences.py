@@ -17,7 +17,7 @@ _MEASURE = ("options", "extractor", "pair networks")
 # The range of real images is no part of it: their fingerprint is that of the pixels that come of it.
 _GENERAL = ("num_samples", "image_size", "quantisation")
 _OF_A_SET = ("role", "num_images", "size", "fingerprint")
-_LATENTS = ("kind", "latent_shape", "labels", "sampler")
+_LATENTS = ("kind", "latent_shape", "labels", "sampler", "inputs")
 
 
 class Differences(NamedTuple):

@@ -13,6 +13,7 @@ import numpy as np
 
 from lightning_synthqual.metrics.figures import Cell, Table
 from lightning_synthqual.reporting.files import ReportFolder
+from lightning_synthqual.reporting.findings import findings
 
 if TYPE_CHECKING:
     from lightning_synthqual.evaluation.report import Report
@@ -67,6 +68,19 @@ def write_report(
         best: By metric, the report of the run in which it is best, for loggers that keep a summary of a run.
     """
     (folder or ReportFolder()).write(directory, report)
+    send_report(report, loggers, directory, prefix=prefix, with_scalars=with_scalars, best=best)
+
+
+def send_report(
+    report: "Report",
+    loggers: Iterable[Any],
+    directory: Path,
+    *,
+    prefix: str,
+    with_scalars: bool = True,
+    best: Mapping[str, "Report"] | None = None,
+) -> None:
+    """Send a report to every logger, as `write_report` does, but write nothing to disk."""
     scalars = {f"{prefix}/{name}": value for name, value in report.scalars.items()} if with_scalars else {}
     sent = Sent(report, prefix, scalars, _summary(prefix, best or {}))
     for logger in loggers:
@@ -123,8 +137,14 @@ def _send_to_wandb(logger: Any, sent: Sent) -> None:
         cells = [[_wandb_cell(cell) for cell in line] for line in shown.rows]
         row[f"{prefix}/{name}_table"] = wandb.Table(columns=list(shown.columns), data=cells)
     run.log(row)
-    run.summary.update(dict(sent.best))
+    said = {f"{prefix}/findings": _text(report)} if _text(report) else {}
+    run.summary.update({**sent.best, **said})
     run.config.update({f"{prefix}/protocol": report.protocol}, allow_val_change=True)
+
+
+def _text(report: "Report") -> str:
+    """The findings, one in a paragraph."""
+    return "\n\n".join(finding.text for finding in findings(report))
 
 
 def _wandb_cell(cell: Cell) -> Any:
@@ -143,6 +163,8 @@ def _send_to_tensorboard(logger: Any, sent: Sent) -> None:
         writer.add_image(f"{prefix}/{name}", pixels, report.step, dataformats="HWC")
     for name, table in report.tables.items():
         writer.add_text(f"{prefix}/{name}", _markdown(table.without_images()), report.step)
+    if _text(report):
+        writer.add_text(f"{prefix}/findings", _text(report), report.step)
     writer.add_text(f"{prefix}/protocol", _indented(json.dumps(report.protocol, indent=2)), report.step)
     writer.flush()
 
@@ -154,6 +176,8 @@ def _send_to_mlflow(logger: Any, sent: Sent) -> None:
         client.log_image(run, pixels, key=f"{prefix}/{name}", step=report.step)
     for name, table in report.tables.items():
         client.log_text(run, capped(table).without_images().to_csv(), f"{prefix}/{name}/step={report.step}.csv")
+    if _text(report):
+        client.log_text(run, _text(report), f"{prefix}/findings/step={report.step}.txt")
     client.log_dict(run, report.protocol, f"{prefix}/protocol.json")
 
 

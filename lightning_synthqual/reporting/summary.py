@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from lightning_synthqual.reporting.findings import alarm_texts
 from lightning_synthqual.reporting.numbers import with_error
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ _FEW = 6  # scalars that are neither good nor bad, where there are no others
 
 
 def summary_line(report: "Report", best: Collection[str] = ()) -> str:
-    """The scores that can get better or worse, their changes, and the seconds of each stage.
+    """What is wrong, if anything is, the scores that can get better or worse, and the seconds of each stage.
 
     Args:
         report: The report.
@@ -35,7 +36,8 @@ def summary_line(report: "Report", best: Collection[str] = ()) -> str:
     if len(changed) > 1 and words:
         parts.append(f"changes{words}")
     parts.append(", ".join(f"{stage} {value:.1f} s" for stage, value in report.timings.items()))
-    return "; ".join(part for part in parts if part)
+    line = "; ".join(part for part in parts if part)
+    return " ".join([*alarm_texts(report)[:1], line])
 
 
 def _score(report: "Report", name: str, since: str, best: bool) -> str:

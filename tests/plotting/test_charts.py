@@ -20,7 +20,7 @@ def test_drawings_do_not_depend_on_what_was_drawn_before():
         name: {kind: random_points(draw, "r = 0.1") for kind in ("train", "held_out", "random", "real", "real_random")}
         for name in ("psnr", "lpips", "mine")
     }
-    assert scatters(Scatters(panels, "entropy")).shape[0] > space.shape[0]  # two rows of panels
+    assert scatters(Scatters(panels, "entropy")).shape[0] > space.shape[0]  # a row of panels for each name
     assert np.array_equal(one, histograms(distances))
 
 

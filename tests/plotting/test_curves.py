@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lightning_synthqual import Report
-from lightning_synthqual.plotting.curves import curves, points
+from lightning_synthqual.plotting.curves import curves, curves_of_runs, points
 
 
 @pytest.fixture
@@ -31,18 +31,18 @@ def has_colour(picture, colour):
     return bool((picture == np.array(list(bytes.fromhex(colour)))).all(-1).any())
 
 
-RING, BAR = "dd8452", "1f2f4d"
+STAR, BAR = "101820", "1f2f4d"
 
 
-def test_the_best_point_has_a_ring_where_there_is_a_best(reports):
-    assert has_colour(curves(reports, ["fid"]), RING)
+def test_the_best_point_has_a_star_where_there_is_a_best(reports):
+    assert has_colour(curves(reports, ["fid"]), STAR)
     plain = [Report({"train_distance": float(r.step)}, {}, step=r.step) for r in reports]
-    assert not has_colour(curves(plain), RING)
+    assert not has_colour(curves(plain), STAR)
     worse = [*reports, Report({"fid": 99.0, "fid_std": 0.5, "fid_floor": 2.0}, {}, step=6)]
     better = [*reports, Report({"fid": 0.1, "fid_std": 0.5, "fid_floor": 2.0}, {}, step=6)]
 
-    def column(picture):  # of the ring, above the legend
-        found = (picture == np.array(list(bytes.fromhex(RING)))).all(-1)[:250]
+    def column(picture):  # of the star, above the legend
+        found = (picture == np.array(list(bytes.fromhex(STAR)))).all(-1)[:250]
         return found.any(0).nonzero()[0].mean()
 
     assert column(curves(worse, ["fid"])) < column(curves(better, ["fid"]))
@@ -89,3 +89,25 @@ def test_metrics_that_were_not_measured(reports):
         curves(reports, ["fid", "kid"])
     with pytest.raises(ValueError, match="no metrics"):
         curves([])
+
+
+def test_several_runs_are_drawn_into_the_same_panels(reports):
+    other = [Report({"fid": 2 * r.scalars["fid"]}, {}, step=r.step) for r in reports]
+    both = curves_of_runs({"one": reports, "other": other}, ["fid"])
+    assert both.shape[1] == curves(reports, ["fid"]).shape[1]
+    assert has_colour(both, "0072b2")
+    assert not np.array_equal(both, curves_of_runs({"one": reports, "other": reports}, ["fid"]))
+    assert curves_of_runs({"one": reports, "other": other}).shape[1] == 2 * both.shape[1]  # recall is in one alone
+
+
+def test_values_that_span_decades_are_drawn_on_a_logarithmic_axis(reports):
+    def heights(values):  # of the line, by column
+        rows = [Report({"fid": value}, {}, step=step) for step, value in enumerate(values)]
+        blue = (curves(rows, ["fid"])[:250] == np.array([0x00, 0x72, 0xB2])).all(-1)
+        found = blue.any(0).nonzero()[0]
+        middle = (found[0] + found[-1]) // 2
+        rows = [blue[:, column].nonzero()[0].mean() for column in (found[0] + 2, middle, found[-1] - 2)]
+        return (rows[1] - rows[0]) / (rows[2] - rows[0])
+
+    assert heights([1000.0, 100.0, 10.0, 1.0, 0.1]) == pytest.approx(0.5, abs=0.05)
+    assert heights([10.0, 5.0, 2.5, 1.25, 0.625]) > 0.7

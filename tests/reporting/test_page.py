@@ -11,7 +11,7 @@ from lightning_synthqual import Report
 from lightning_synthqual.metrics.figures import Table
 from lightning_synthqual.reporting.page import page
 
-VOID = {"meta", "img", "wbr"}
+VOID = {"meta", "img", "wbr", "link", "input"}
 
 
 class Reader(HTMLParser):
@@ -26,8 +26,9 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
-        assert not {"href", "srcset"} & set(values)
-        if tag == "img":
+        assert "srcset" not in values
+        assert values.get("href", "#").startswith(("#", "data:"))
+        if tag == "img" and values["src"] != "data:,":  # which the enlarged image has not yet
             self.pictures.append(values["src"])
         if tag not in VOID:
             self.open.append(tag)
@@ -41,7 +42,7 @@ class Reader(HTMLParser):
 
     def handle_data(self, data):
         self.words.append(data)
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
 
 
@@ -81,8 +82,8 @@ def read(report, title="title"):
 def test_numbers_stand_beside_their_errors_and_floors(report):
     reader, _ = read(report)
     assert reader.rows[:3] == [
-        ["metric", "value", "± error", "real images"],
-        ["fid ↓", "12.35", "0.5", "2"],
+        ["metric", "value", "real images", "against real images"],
+        ["fid ↓", "12.35 ± 0.50", "2", "12.3 beside 2 of real images"],
         ["recall ↑", "0.25", "", ""],
     ]
     words = " ".join(reader.words)
@@ -94,8 +95,8 @@ def test_changes_and_errors_of_gaps_stand_beside_their_values(report):
     more = {"fid_gap": 1.5, "fid_gap_std": 0.25, "fid_change": -0.62, "fid_change_std": 0.05}
     reader, _ = read(replace(report, scalars={**report.scalars, **more}, protocol={"change": {"since": 1535}}))
     assert reader.rows[:3] == [
-        ["metric", "value", "± error", "real images", "gap", "change"],
-        ["fid ↓", "12.35", "0.5", "2", "1.50 ± 0.25", "-0.620 ± 0.050"],
+        ["metric", "value", "real images", "gap", "change", "against real images"],
+        ["fid ↓", "12.35 ± 0.50", "2", "1.50 ± 0.25", "-0.620 ± 0.050", "12.3 beside 2 of real images"],
         ["recall ↑", "0.25", "", "", "", ""],
     ]
     assert "Change: since step 1535." in " ".join(reader.words)
@@ -112,11 +113,34 @@ def test_the_page_needs_nothing_beside_itself(report):
     decoded = []
     for source in reader.pictures:
         kind, data = source.split(",")
-        assert kind == "data:image/png;base64"
-        decoded.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
-    expected = [*report.pictures.values(), report.tables["pairs"].rows[0][1]]
-    assert len(decoded) == 3
-    assert all(np.array_equal(one, other) for one, other in zip(decoded, expected, strict=True))
+        assert kind == "data:image/webp;base64"
+        decoded.append(Image.open(io.BytesIO(base64.b64decode(data))).size)
+    assert decoded == [(12, 8)] * 3
+
+
+def test_a_page_of_large_images_is_small(report):
+    smooth = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(smooth).resize((1024, 1024), Image.Resampling.BICUBIC))
+    rows = [(f"{index}.png", image) for index in range(50)]
+    text = page(
+        replace(report, pictures={"samples": np.tile(image, (3, 3, 1))}, tables={"a": Table(("n", "i"), rows)}), "t"
+    )
+    assert len(text) < 1_000_000
+
+
+def test_findings_come_first_and_images_say_what_they_show(report):
+    _, text = read(report)
+    assert "FID is 6.2 times what real images score" in text[: text.index("<h2")]
+    table = Table(("generated", "image"), [("a.png", np.zeros((4, 4, 3), np.uint8))], "copies of training images")
+    _, text = read(replace(report, tables={"copies": table}))
+    assert 'alt="image (a.png)"' in text
+    assert '<a href="#copies-of-training-images">Copies of training images</a>' in text
+
+
+def test_the_command_and_the_date_are_told(report):
+    text = page(report, "title", command="synthqual evaluate --real 'a b'", date="2030-01-02 03:04 UTC")
+    assert "<pre>synthqual evaluate --real &#x27;a b&#x27;</pre>" in text
+    assert "Made on 2030-01-02 03:04 UTC." in text
 
 
 def test_captions_know_pictures_of_any_extractor(report):
@@ -134,7 +158,7 @@ def test_long_tables_are_cut_and_say_so(report):
 def test_what_users_wrote_is_text_and_no_markup(report):
     reader, text = read(report, title="a < b & c")
     assert "<h1>a &lt; b &amp; c</h1>" in text
-    assert "<script>" not in text
+    assert text.count("<script>") == 1  # that of the page itself
     assert any('"note": "<script>"' in words for words in reader.words)
 
 

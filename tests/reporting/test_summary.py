@@ -44,3 +44,9 @@ def test_of_several_changes_the_step_is_said_once():
 
 def test_changes_outside_a_training_have_no_step():
     assert summary_line(Report(CHANGED, {"change": {"since": None}})) == "fid 2.97 ± 0.17, -0.620 ± 0.050"
+
+
+def test_an_alarm_begins_the_line():
+    scalars = {"fid": 2.0, "copy_excess": 0.5, "copy_excess_std": 0.01, "copy_fraction": 0.51}
+    report = Report({**scalars, "copy_fraction_held_out": 0.01}, {"num_samples": 100})
+    assert summary_line(report).startswith("51 of 100 generated images look like copies of training images (51 %;")
