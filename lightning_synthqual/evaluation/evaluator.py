@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_synthqual.evaluation.by_class import ByClass, joined
+from lightning_synthqual.evaluation.inputs import as_protocol, check_same_everywhere
 from lightning_synthqual.evaluation.reference import Reference, check_enough, peak_memory
 from lightning_synthqual.evaluation.report import Report, describe, drawings
 from lightning_synthqual.evaluation.sets import SHOWN, GeneratedSet, as_generated, described, read_generated, sample
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.extractors.extraction import Extracted
+from lightning_synthqual.images.inputs import Inputs
 from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.ranges import PixelRange, generated_range
 from lightning_synthqual.images.reference import ImageSet
@@ -86,6 +89,7 @@ class Evaluator:
                     size = None if compared is None else compared.first_size()
                     tried = self._try_out(sampler, num_samples or _TRIED, size)
             with self.ranks.synchronized("preparing the reference"):
+                self._by_class = ByClass(workspace, compared)
                 self.reference = Reference(workspace, self.metrics, compared, other)
             if tried is not None:
                 count = num_samples or _TRIED
@@ -132,13 +136,17 @@ class Evaluator:
                     generated.extracted.seconds["paths"] = time.perf_counter() - sampled
             seen = generated.extracted.seen
             self.workspace.warn(generated_range(plan.image_range).caveat(seen, "the generator"))
-            report = self._report(generated, scores, failures, started)
+            report = self._report(self._by_class.sampled(generated, sampler), scores, failures, started)
         sampling = {**generated.protocol, "repeatable": self._repeatable}
         report = replace(report, protocol={**report.protocol, "sampling": sampling}, step=step, epoch=epoch)
         return with_change(report, before)
 
-    def evaluate_images(self, image_set: ImageSet) -> Report:
+    def evaluate_images(self, image_set: ImageSet, inputs: Inputs | None = None) -> Report:
         """Score images that exist already.
+
+        Args:
+            image_set: The images.
+            inputs: What they were made of, in their order.
 
         Raises:
             ValueError: If there are too few images, or they are not what was declared.
@@ -146,7 +154,8 @@ class Evaluator:
         started = time.perf_counter()
         stage = self.ranks.synchronized("the evaluation")
         with _leaving_no_trace(*self._real, image_set), stage, self.workspace.on_device():
-            generated = read_generated(self.workspace, image_set)
+            self._by_class.check(image_set)
+            generated = self._by_class.read(read_generated(self.workspace, image_set, inputs), image_set)
             extracted = generated.extracted
             self.reference.check_generated(self.metrics, extracted.count, f"`{image_set.role}`", extracted.features)
             self._compare_sizes(extracted.size, self._real_size)
@@ -154,7 +163,7 @@ class Evaluator:
                 for warning in metric.try_out(generated.view, _pair(self._real_size)):
                     self.workspace.warn(warning)
             report = self._report(generated, {}, {}, started)
-        about = {**report.protocol["generated"], **described(image_set)}
+        about = {**report.protocol["generated"], **described(image_set), **as_protocol(inputs)}
         return replace(report, protocol={**report.protocol, "generated": about})
 
     def _report(self, generated: GeneratedSet, scores: dict[str, Scores], failures: Failures, started: float) -> Report:
@@ -168,9 +177,12 @@ class Evaluator:
         self.failures = failures
         figures = {name: each for part in scores.values() for name, each in part.figures.items()}
         tables = {name: each for part in scores.values() for name, each in part.tables.items()}
+        drawn, listed = joined(scores, self.metrics)
+        figures, tables = {**figures, **drawn}, {**tables, **listed}
         influences = self._influences(scores)
         figures |= worst_images(self.workspace.plan.worst, influences, self.metrics, self.workspace.warn)
         protocol = describe(self.workspace, self.metrics, self.reference, generated)
+        protocol |= self._by_class.protocol()
         if failures:
             protocol["failed"] = {name: f"{type(error).__name__}: {error}" for name, error in failures.items()}
         pictures, drawn_tables = drawings(self.reference, generated, figures, tables)
@@ -235,12 +247,16 @@ class Evaluator:
         extras = {"": found}
         if metric.floor or metric.gap:
             extras |= self.reference.extras(metric, metric.rows(generated.view))
-        for suffix, scores in extras.items():
-            for name, score in metric.reported(scores).items():
+        reported = {suffix: metric.reported(scores) for suffix, scores in extras.items()}
+        by_class = self._by_class.scores(metric, self.reference.view, generated)
+        reported[""] = {**reported[""], **by_class.values}
+        for suffix, scores in reported.items():
+            for name, score in scores.items():
                 values[name + suffix] = Score(score.value) if suffix == "_floor" else score
                 if score.error is not None and suffix != "_floor":
                     values[f"{name}{suffix}_std"] = Score(score.error)
-        return Scores(values, found.figures, found.tables)
+        tables = {**found.tables, **by_class.tables}
+        return Scores(values, found.figures, tables)
 
     def _scalars(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """The values of all metrics in the order in which they were asked for, the same on every process."""
@@ -281,6 +297,7 @@ class Evaluator:
         if isinstance(sampler.label_source, ImageSet) and self.ranks.world_size > 1:
             sampler.label_source.compare(self.ranks.gather_objects, self.ranks.rank)
             sampler.label_source.check_whole()
+        check_same_everywhere(sampler.inputs, self.ranks)
         for metric in self.metrics:
             check_enough(metric, num_samples, "`num_samples`")
             if metric.published is not None and not plan.smoke_test:
@@ -351,6 +368,10 @@ class _Few:
     def pick(self, indices: Sequence[int]) -> list[Tensor]:
         """Images by index."""
         return [self._images[index] for index in indices]
+
+    def name(self, index: int) -> str:
+        """The number of the item."""
+        return f"item {index}"
 
 
 def _equal(images: Tensor, others: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """From arguments to a checked plan of what to measure and how; nothing is opened or loaded here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +25,18 @@ _IMAGES = Rule(
 )
 _RANGE = Rule(Sequence, items=Rule(float), length=2, expected="two numbers (low, high)", optional=True)
 _PATH = Rule(Path, optional=True)
+_TINY = 16  # images of each kind in a smoke test
 _SIDE = 2**16  # pixels, of the largest images
 _WORST = "_worst"  # end of the names that ask for the images that harm a score most
 
+INPUTS_RULES = {
+    "inputs": Rule(
+        refused=(bool, int, float, bytes),
+        expected="a Dataset, a DataLoader, an image folder, a list of prompts, or `Images` of these",
+        optional=True,
+    ),
+    "repeat_inputs": Rule(bool),
+}
 SHARED_RULES = {
     "real": _IMAGES,
     "held_out": _IMAGES,
@@ -69,7 +78,7 @@ SHARED_RULES = {
 
 
 PLANNED_RULES = {name: rule for name, rule in SHARED_RULES.items() if name not in ("real", "held_out")}
-PLANNED_RULES["keep_on_device"] = Rule(bool)
+PLANNED_RULES |= {"keep_on_device": Rule(bool), "per_class": Rule(bool)}
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ class Plan:
         keep_on_device: Whether networks and the reference stay on the accelerator between evaluations.
         smoke_test: Whether only a few images are used, so that published protocols do not require their numbers.
         worst: Names of the scalars whose most harmful images are shown.
+        per_class: Whether metrics of features are reported by class, too.
     """
 
     metrics: tuple[Metric, ...]
@@ -104,6 +114,7 @@ class Plan:
     keep_on_device: bool = False
     smoke_test: bool = False
     worst: tuple[str, ...] = ()
+    per_class: bool = False
 
     @property
     def min_images(self) -> int:
@@ -129,6 +140,33 @@ class Plan:
     def extractor_names(self) -> list[str]:
         """The extractors that metrics read."""
         return list(dict.fromkeys(name for metric in self.metrics for name in metric.extractors()))
+
+    def for_smoke_test(self) -> "Plan":
+        """The same with a few real images, and, as ``most_samples`` says, as few generated ones."""
+        return replace(self, num_real=max(_TINY, self.min_images), smoke_test=True)
+
+    @property
+    def most_samples(self) -> int | None:
+        """The most generated images, where only a few are used."""
+        return max(_TINY, self.min_images) if self.smoke_test else None
+
+    def check_labels(self, labels: str | None, label_format: str) -> None:
+        """Raise if a generator is not given the labels that other arguments need.
+
+        Raises:
+            ValueError: It names the argument.
+        """
+        needing = ["label_format='one_hot'"] if label_format == "one_hot" else []
+        needing += ["per_class=True"] if self.per_class else []
+        if needing and labels is None:
+            raise ValueError(
+                f"`{needing[0]}` needs labels of generated images. Pass `labels='uniform'` or `labels='data'`, too."
+            )
+        if self.per_class and not any(metric.by_class for metric in self.metrics):
+            raise ValueError(
+                "`per_class=True` was given, but none of the metrics compares features of real and generated images: "
+                f"{', '.join(self.names)}. Add one, such as 'fid', or leave `per_class` out."
+            )
 
     def check_held_out(self, held_out: Any) -> None:
         """Raise if there are no held-out images where a metric needs them.
@@ -164,6 +202,7 @@ def make_plan(
     seed: int = 0,
     skip_unreadable: bool = False,
     keep_on_device: bool = False,
+    per_class: bool = False,
 ) -> Plan:
     """Check the arguments and look the metrics up.
 

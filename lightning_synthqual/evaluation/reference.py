@@ -124,6 +124,11 @@ class Reference:
         return {each.images.role: each.view.images for each in (self.main, self.other) if each is not None}
 
     @property
+    def view(self) -> SetView | None:
+        """The images to compare with, as metrics see them."""
+        return None if self.main is None else self.main.view
+
+    @property
     def count(self) -> int:
         """Number of images to compare with."""
         return 0 if self.main is None else self.main.view.count

@@ -2,22 +2,23 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lightning_synthqual.__about__ import __version__
 from lightning_synthqual.checking import Rule, check, check_all
 from lightning_synthqual.evaluation.reference import Reference
-from lightning_synthqual.evaluation.sets import GeneratedSet
+from lightning_synthqual.evaluation.sets import SHOWN, GeneratedSet
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.images.randomness import preserved_generators
-from lightning_synthqual.metrics.base import SUFFIXES, Direction, Influence, Metric, Score
+from lightning_synthqual.metrics.base import PER_CLASS, SUFFIXES, Direction, Influence, Metric, Score
 from lightning_synthqual.metrics.catalogue import direction
-from lightning_synthqual.metrics.figures import Figure, ImageRef, Table
+from lightning_synthqual.metrics.figures import Figure, ImageRef, NameRef, Table
 from lightning_synthqual.metrics.views import SetView
 from lightning_synthqual.plotting.draw import Lazy, draw, grid, pixels, with_pixels
 from lightning_synthqual.reporting.numbers import with_error
@@ -95,7 +96,7 @@ class Report:
         """Whether lower (``"min"``) or higher (``"max"``) values of a scalar are better; ``None`` if neither."""
         if name.endswith(("_std", "_floor", "_change")):
             return None
-        stem, metrics = name.removesuffix("_gap"), self.protocol.get("metrics", {})
+        stem, metrics = name.removesuffix("_gap").removesuffix(PER_CLASS), self.protocol.get("metrics", {})
         owners = [owner for owner in metrics if stem == owner or stem.startswith(f"{owner}_")]
         described = metrics[max(owners, key=len)] if owners else {}
         if "direction" not in described:
@@ -141,20 +142,24 @@ class Report:
         width = max(map(len, self.scalars), default=0)
         beside = ("_change", "_change_std", "_std")  # what stands in the line of the value
         return "\n".join(
-            f"{name:<{width}}  {value:12.6g}{self._beside(name)}"
+            f"{name:<{width}}  {self._shown(name, value)}{self._change(name)}"
             for name, value in self.scalars.items()
             if not any(name.endswith(end) and name.removesuffix(end) in self.scalars for end in beside)
         )
 
-    def _beside(self, name: str) -> str:
-        """The standard error of a value, and its change, as far as they are known."""
-        error, change = self.scalars.get(f"{name}_std"), self.scalars.get(f"{name}_change")
-        words = "" if error is None else f" ± {error:.2g}"
+    def _shown(self, name: str, value: float) -> str:
+        """A value with its error, aligned where the error begins."""
+        shown, sign, error = with_error(value, self.scalars.get(f"{name}_std")).partition(" ± ")
+        return f"{shown:>12}{sign}{error}"
+
+    def _change(self, name: str) -> str:
+        """The change of a value, if it is known."""
+        change = self.scalars.get(f"{name}_change")
         if change is None:
-            return words
+            return ""
         since = self.protocol.get("change", {}).get("since")
         when = "" if since is None else f" since step {since}"
-        return f"{words} ({with_error(change, self.scalars.get(f'{name}_change_std'), signed=True)}{when})"
+        return f" ({with_error(change, self.scalars.get(f'{name}_change_std'), signed=True)}{when})"
 
 
 def describe(
@@ -168,10 +173,25 @@ def describe(
         reference: The real sets.
         generated: The generated images.
     """
-    plan, extracted = workspace.plan, generated.extracted
+    extracted = generated.extracted
+    settings = describe_settings(workspace, reference)
     return {
         "version": __version__,
         "num_samples": extracted.count,
+        **settings,
+        "metrics": {
+            name: {**_describe(metric, generated.view, workspace), "direction": metric.described_direction(name)}
+            for metric in metrics
+            for name in metric.names
+        },
+        "generated": {"size": extracted.size, "clamped_share": extracted.seen.clamped_share},
+    }
+
+
+def describe_settings(workspace: Workspace, reference: Reference) -> dict[str, Any]:
+    """The part of the protocol that is known before any image is generated."""
+    plan = workspace.plan
+    return {
         "seed": plan.seed,
         "image_range": list(plan.image_range),
         "real_range": list(plan.real_range or plan.image_range),
@@ -181,12 +201,6 @@ def describe(
         "other_real": dict(reference.other.protocol) if reference.other else None,
         "extractors": {name: each.identity.describe() for name, each in workspace.extractors.items()},
         "pairs": {name: each.identity.describe() for name, each in workspace.pairs.items()},
-        "metrics": {
-            name: {**_describe(metric, generated.view, workspace), "direction": metric.described_direction(name)}
-            for metric in metrics
-            for name in metric.names
-        },
-        "generated": {"size": extracted.size, "clamped_share": extracted.seen.clamped_share},
     }
 
 
@@ -215,7 +229,7 @@ def drawings(
     wanted = sorted(ref.index for ref in shown if ref.role == "generated")
     fetched = generated.images.fetch(wanted, generated.extracted.size)
     # Sets without their features, so that a report that nobody looks at holds none.
-    sets = {"generated": generated.images, **reference.images}
+    sets: dict[str, Any] = {"generated": generated.images, "target": generated.view.targets, **reference.images}
 
     def look(ref: ImageRef) -> NDArray[np.uint8]:
         if ref.role == "generated" and ref.index in fetched:
@@ -223,11 +237,37 @@ def drawings(
         with preserved_generators():  # reading an image may draw augmentations
             return pixels(sets[ref.role].pick([ref.index])[0])
 
+    def name_of(ref: ImageRef | NameRef) -> str:
+        named: str = sets[ref.role].name(ref.index)
+        return named
+
     samples = generated.extracted.shown
-    pictures = {name: partial(draw, figure, look) for name, figure in figures.items()}
+    pictures = {name: partial(draw, figure, look, name_of) for name, figure in figures.items()}
     if samples is not None:
         pictures = {"samples": partial(grid, samples), **pictures}
-    return Lazy(pictures), Lazy({name: partial(with_pixels, table, look) for name, table in tables.items()})
+    return Lazy(pictures), Lazy({name: partial(with_pixels, table, look, name_of) for name, table in tables.items()})
+
+
+def with_real_samples(report: Report, reference: Reference) -> Report:
+    """The report with a picture of real images, as many as are shown of the generated ones, at even intervals.
+
+    Of images of several sizes those of the first one's size are shown.
+
+    Args:
+        report: The report, whose figures are not drawn yet.
+        reference: The real sets.
+    """
+    if reference.main is None or not isinstance(report.pictures, Lazy):
+        return report
+    images, count = reference.images[reference.role], reference.count
+
+    def drawn() -> NDArray[np.uint8]:
+        chosen = np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int).tolist()
+        with preserved_generators():
+            found = images.pick(chosen)
+        return grid(torch.stack([image for image in found if image.shape == found[0].shape]))
+
+    return replace(report, pictures=report.pictures.after({"real_samples": drawn}))
 
 
 def pack(reports: Sequence[Report]) -> dict[str, Any]:

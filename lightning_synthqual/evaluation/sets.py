@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from lightning_synthqual.distributed import Ranks
+from lightning_synthqual.evaluation.inputs import InputTexts, check_number
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.extractors.base import Identity
 from lightning_synthqual.extractors.extraction import Extracted, Extraction, Wanted
 from lightning_synthqual.extractors.selection import Selected
 from lightning_synthqual.images.blocks import Block
+from lightning_synthqual.images.inputs import Inputs
+from lightning_synthqual.images.labels import Labels
 from lightning_synthqual.images.parts import check_disjoint
 from lightning_synthqual.images.paths import LatentPathSampler
 from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
@@ -43,6 +46,10 @@ class DatasetImages:
         """Any images."""
         return self._image_set.pick(indices)
 
+    def name(self, index: int) -> str:
+        """The name of the file, or the number of the item."""
+        return self._image_set.name(index)
+
     def fetch(self, indices: Sequence[int], size: Sequence[int] | None) -> dict[int, Tensor]:
         """Nothing: the images are read when they are drawn."""
         return {}
@@ -62,6 +69,10 @@ class SampledImages:
     def pick(self, indices: Sequence[int]) -> list[Tensor]:
         """Images that this process has sampled."""
         return [self._store[index] for index in indices]
+
+    def name(self, index: int) -> str:
+        """The number of the item."""
+        return f"item {index}"
 
     def fetch(self, indices: Sequence[int], size: Sequence[int] | None) -> dict[int, Tensor]:
         """Any images, by index, on every process; every process asks for the same ones.
@@ -125,12 +136,14 @@ class GeneratedSet:
         images: Access to single images.
         view: The same as metrics see it.
         protocol: Plain values that describe how the images were made.
+        labels: Their classes, where scores by class were asked for.
     """
 
     extracted: Extracted
     images: FetchableImages
     view: Generated
     protocol: Mapping[str, Any]
+    labels: Labels | None = None
 
 
 def sample(
@@ -155,12 +168,14 @@ def sample(
     return GeneratedSet(extracted, images, view, {**sampler.protocol, "batch_size": plan.batch_size})
 
 
-def read_generated(workspace: Workspace, image_set: ImageSet) -> GeneratedSet:
-    """Read images that exist already and extract their features."""
+def read_generated(workspace: Workspace, image_set: ImageSet, inputs: Inputs | None = None) -> GeneratedSet:
+    """Read images that exist already and extract their features; ``inputs``: what they were made of, in their order."""
     _compare(workspace, image_set)
     extracted = _read(workspace, image_set, workspace.selected(), Wanted(SHOWN))
+    check_number(extracted.count, inputs)
     images = DatasetImages(image_set, workspace.ranks)
-    return GeneratedSet(extracted, images, as_generated(workspace, extracted, images, None), image_set.describe())
+    view = as_generated(workspace, extracted, images, None, inputs)
+    return GeneratedSet(extracted, images, view, image_set.describe())
 
 
 def read_real(workspace: Workspace, image_set: ImageSet, digest: bool) -> RealSet:
@@ -267,11 +282,20 @@ def _read(
     return extracted
 
 
-def as_generated(workspace: Workspace, extracted: Extracted, images: ImageAccess, sampler: Sampler | None) -> Generated:
-    """Generated images as metrics see them."""
+def as_generated(
+    workspace: Workspace,
+    extracted: Extracted,
+    images: ImageAccess,
+    sampler: Sampler | None,
+    inputs: Inputs | None = None,
+) -> Generated:
+    """Generated images as metrics see them, with what they were made of: the sampler's inputs, or those given."""
     view = as_view(workspace, "generated", extracted.features, images, extracted.size, extracted.count)
     paths = None if sampler is None else partial(_paths, workspace, sampler)
-    return Generated(**vars(view), paths=paths)
+    inputs = sampler.inputs if sampler is not None else inputs
+    targets = inputs if inputs is not None and inputs.targets is not None else None
+    texts = InputTexts(workspace, inputs) if inputs is not None and inputs.has_texts else None
+    return Generated(**vars(view), paths=paths, targets=targets, texts=texts)
 
 
 def as_view(

@@ -13,7 +13,7 @@ from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.plan import Plan
 from lightning_synthqual.extractors.base import Extractor, FrozenNetwork, Identity
 from lightning_synthqual.extractors.cache import FeatureCache
-from lightning_synthqual.extractors.pairs import PairNetwork
+from lightning_synthqual.extractors.pairs import PairNetwork, pair_of
 from lightning_synthqual.extractors.registry import PAIRS, load_configured, load_configured_pair
 from lightning_synthqual.extractors.selection import Selected
 from lightning_synthqual.importing import resolve_object
@@ -114,6 +114,7 @@ class Workspace:
         self.shard = Shard(ranks.rank, ranks.world_size, ranks.total)
         self.extractors: dict[str, Extractor] = {}
         self.pairs: dict[str, PairNetwork] = {}
+        self.text_features: dict[str, tuple[Tensor, int]] = {}  # of the inputs; see `InputTexts`
         self._distances: dict[Any, Distance] = {}
         self._shared: dict[Any, Any] = {}
         self._warned: set[str] = set()
@@ -138,7 +139,7 @@ class Workspace:
                 self.extractors[name] = load_configured(name, spec, plan.weights_dir, self.device)
             for metric in plan.metrics:
                 for value in metric.networks().values():
-                    if value not in self.extractors:
+                    if value not in self.extractors or value in PAIRS:
                         self._distances[value] = self._distance(value)
 
     @contextmanager
@@ -179,7 +180,7 @@ class Workspace:
         }
 
     def _runtime(self, metric: Metric) -> Runtime:
-        networks = {key: value for key, value in metric.networks().items() if value not in self.extractors}
+        networks = {key: value for key, value in metric.networks().items() if value in self._distances}
         return Runtime(
             shard=self.shard,
             device=self.device,
@@ -200,8 +201,11 @@ class Workspace:
     def _distance(self, value: Any) -> Distance:
         """A pair network by name, or the user's callable, itself or by import path."""
         if isinstance(value, str) and value in PAIRS:
-            spec = self.plan.extractors.get(value)
-            self.pairs[value] = load_configured_pair(value, spec, self.plan.weights_dir, self.device)
+            if value in self.extractors:
+                self.pairs[value] = pair_of(self.extractors[value])
+            else:
+                spec = self.plan.extractors.get(value)
+                self.pairs[value] = load_configured_pair(value, spec, self.plan.weights_dir, self.device)
             return self.pairs[value].measure
         function: Distance = resolve_object(value, "distance")
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_synthqual import evaluate
 from lightning_synthqual.metrics import frechet_distance, kernel_distance, precision_recall
+from lightning_synthqual.metrics.catalogue import STUDIES
 from lightning_synthqual.precision import in_precision
 
 METRICS = ("fd_pixels", "kd_pixels", "precision_pixels", "recall_pixels")
@@ -106,7 +107,7 @@ def test_mixed_sizes(tmp_path):
     report = evaluate(folder, folder, metrics=["fd_wavelet", "precision_wavelet"], cache_dir=str(tmp_path / "cache"))
     assert report.scalars["fd_wavelet"] == pytest.approx(0, abs=1e-9)
     assert report.scalars["precision_wavelet"] == 1.0
-    assert report.pictures == {}
+    assert set(report.pictures) == {"real_samples"}
 
 
 def test_any_model_of_open_clip_may_be_named(pictures, tmp_path):
@@ -195,3 +196,48 @@ def test_some_of_the_real_images_are_chosen_by_the_seed(pictures, tmp_path):
     assert [report.protocol["reference"]["num_images"] for report in reports] == [20] * 3
     assert reports[0].scalars == reports[1].scalars != reports[2].scalars
     assert evaluate(real, fake, num_real=1000, **arguments).protocol["reference"]["num_images"] == 41
+
+
+class Halves(nn.Module):
+    """A generator in two parts, one of which is averaged."""
+
+    latent_dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.net_ema = nn.Linear(4, 3 * 8 * 8), nn.Linear(4, 3 * 8 * 8)
+
+    def forward(self, z):
+        return torch.tanh(self.net(z)).unflatten(1, (3, 8, 8))
+
+
+def averaged_half(module):
+    half = Halves()
+    half.net = module.net_ema
+    return half
+
+
+def test_model_chooses_the_part_of_a_module_that_is_sampled(pictures, caplog):
+    torch.manual_seed(0)
+    module, real = Halves(), pictures[0]
+    arguments = {"metrics": ["kd_pixels"], "num_samples": 30, "image_range": (-1, 1)}
+    own = evaluate(TensorDataset(real), module, **arguments)
+    assert own.protocol["sampling"]["averages"] == {"net_ema": "model='net_ema'"}
+    assert "`net_ema` (Linear): `model='net_ema'`" in caplog.text
+    by_function = evaluate(TensorDataset(real), module, model=averaged_half, **arguments)
+    by_path = evaluate(TensorDataset(real), module, model=f"{__name__}.averaged_half", **arguments)
+    assert by_function.scalars == by_path.scalars != own.scalars
+    assert by_path.scalars == evaluate(TensorDataset(real), averaged_half(module), **arguments).scalars
+    assert "averages" not in by_path.protocol["sampling"]
+    with pytest.raises(ValueError, match=r"`model='net_emma'` is neither .*Halves has the parts net, net_ema"):
+        evaluate(TensorDataset(real), module, model="net_emma", **arguments)
+    with pytest.raises(TypeError, match=r"`model=latent_dim` must return the module to sample, but returned int"):
+        evaluate(TensorDataset(real), module, model="latent_dim", **arguments)
+
+
+def test_a_study_of_finished_images_leaves_out_what_needs_the_generator(pictures, monkeypatch):
+    monkeypatch.setitem(STUDIES, "study", ("recall_wavelet", "ppl_z_end"))
+    images = TensorDataset(pictures[0])
+    assert evaluate(images, images, metrics=["study"]).scalars == {"recall_wavelet": 1.0, "recall_wavelet_std": 0.0}
+    with pytest.raises(ValueError, match="ppl_z_end samples a generator's latent space"):
+        evaluate(images, images, metrics=["ppl_z_end"])

@@ -37,6 +37,7 @@ def test_held_out_images_give_floors_and_gaps(clouds, arguments):
     plain = evaluate(train, fake, **arguments).scalars
     assert {name: scalars[name] for name in plain} == plain
     beside = {"fd_flat_floor", "kd_flat_floor", "kd_flat_gap", "kd_rbf_flat_floor", "kd_rbf_flat_gap"}
+    beside.add("recall_flat_floor")
     assert set(scalars) - set(plain) == beside | {"kd_flat_gap_std", "kd_rbf_flat_gap_std"}
     real, other, generated = (arguments["extractors"]["flat"](dataset.tensors[0]) for dataset in clouds)
     for name, options in (("kd_flat", {}), ("kd_rbf_flat", {"kernel": "rbf"})):
@@ -149,7 +150,7 @@ def test_duplicates_are_found_where_features_but_not_digests_are_known(pictures,
 def test_images_that_no_metric_compares_with_are_not_read(clouds, arguments):
     train, _, fake = clouds
     broken = TensorDataset(torch.full((9, 3, 16, 16), torch.nan))
-    report = evaluate(train, fake, held_out=broken, metrics=["recall_flat"], **arguments)
+    report = evaluate(train, fake, held_out=broken, metrics=["vendi_flat"], **arguments)
     assert report.protocol["other_real"] is None
     with pytest.raises(ValueError, match="held_out"):
         evaluate(train, fake, held_out=broken, metrics=["kd_flat"], **arguments)
@@ -221,7 +222,7 @@ def test_duplicates_are_found_among_cached_features_too(clouds, arguments, tmp_p
         "real": write(tmp_path / "real", train.tensors[0], [f"{index:02}.png" for index in range(60)]),
         "held_out": write(tmp_path / "other", mixed, [f"{index:02}.png" for index in range(50)]),
     }
-    for metrics in (["recall_flat"], ["kd_flat"], ["kd_flat"]):  # the first one needs no digests
+    for metrics in (["vendi_flat"], ["kd_flat"], ["kd_flat"]):  # the first one needs no digests
         caplog.clear()
         evaluate(fake=fake, metrics=metrics, **folders, **arguments)
         assert ("1 of 50 images of `held_out`" in caplog.text) == (metrics == ["kd_flat"])

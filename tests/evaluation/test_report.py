@@ -76,8 +76,8 @@ def test_text_has_changes_in_the_line_of_their_value() -> None:
     scalars = {"kid": 0.5, "kid_std": 0.1, "kid_change": -0.25, "kid_change_std": 0.05, "kid_gap": 1.0}
     report = Report({**scalars, "kid_gap_std": 0.2, "isc": 2.0, "isc_change": 1.0}, {"change": {"since": 7}})
     assert [row.split() for row in str(report).splitlines()] == [
-        ["kid", "0.5", "±", "0.1", "(-0.250", "±", "0.050", "since", "step", "7)"],
-        ["kid_gap", "1", "±", "0.2"],
+        ["kid", "0.50", "±", "0.10", "(-0.250", "±", "0.050", "since", "step", "7)"],
+        ["kid_gap", "1.00", "±", "0.20"],
         ["isc", "2", "(+1", "since", "step", "7)"],
     ]
 
