@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from lightning_synthqual.checking import Rule
-from lightning_synthqual.evaluation.plan import PLANNED_RULES, SHARED_RULES
+from lightning_synthqual.evaluation.plan import INPUTS_RULES, PLANNED_RULES, SHARED_RULES
 
 _MONITOR = Rule(str, expected="a logged name such as 'quality/fid'")
 _MODE = Rule(choices=("min", "max"), optional=True)
@@ -19,21 +19,24 @@ MONITOR_RULES = {
     **SHARED_RULES,
     **PLANNED_RULES,
     **SCHEDULE_RULES,
+    **INPUTS_RULES,
     "num_samples": Rule(int, low=2),
     "evaluate_at_end": Rule(bool),
     "model": Rule(
-        Callable,
+        (Callable, str),
         refused=(nn.Module,),
-        expected="a function `model(pl_module) -> module to sample from`, or its import path",
-        hint="Of a module `pl_module.ema`: `model=lambda pl_module: pl_module.ema`.",
+        expected="a function `model(pl_module) -> module to sample from`, its import path, or the path of an attribute",
+        hint="Of a module `pl_module.ema`: `model='ema'`.",
         optional=True,
     ),
     "sampler": Rule(
         Callable,
-        expected="a callable `sampler(module, n, generator) -> images`, or its import path",
+        expected="a callable `sampler(module, n, generator) -> images` (with `inputs` `sampler(module, batch, "
+        "generator)`), or its import path",
         optional=True,
     ),
     "labels": Rule(choices=("data", "uniform"), optional=True),
+    "label_format": Rule(choices=("index", "one_hot")),
     "prefix": Rule(
         str,
         pattern=r"\w[\w. -]*(/\w[\w. -]*)*",

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_synthqual.callbacks.lightning import average_model, callbacks_of, is_averaging, reorder_callbacks
+from lightning_synthqual.images.averages import averages_message
 from lightning_synthqual.images.sampling import OWN_WEIGHTS
 
 
@@ -62,6 +64,19 @@ def save_own_weights_before_the_first_average(trainer: Trainer, checkpoint: dict
     average = average_model(_averaging(trainer))
     if average is not None and int(average.n_averaged) == 0 and "current_model_state" in checkpoint:
         checkpoint["state_dict"] = checkpoint["current_model_state"]
+
+
+def tell_of_averages(pl_module: LightningModule, model: Any, prefix: str) -> None:
+    """Log which averaged weights the module keeps itself and nobody asks for.
+
+    Args:
+        pl_module: The module.
+        model: The ``model=`` that was given, if one was.
+        prefix: Prefix of the monitor.
+    """
+    message = averages_message(pl_module, model)
+    if message is not None:
+        rank_zero_info(f"{prefix}: {message}")
 
 
 def _averaging(trainer: Trainer) -> Callback | None:

@@ -36,7 +36,7 @@ class QualityCheckpoint(BothPackages, ReportListener, ModelCheckpoint):
             of the file that it replaces, so that of evaluations that tie the earliest is kept; ``None``: any better
             score replaces a file. The state then holds 4 bytes for each row of images and each kept file.
         dirpath: Directory of the files, as in ``ModelCheckpoint``.
-        filename: Pattern of their names, as in ``ModelCheckpoint``.
+        filename: Pattern of their names, as in ``ModelCheckpoint``; ``step`` is the report's, that of the loggers.
         save_last: As in ``ModelCheckpoint``.
         save_weights_only: As in ``ModelCheckpoint``.
         auto_insert_metric_name: As in ``ModelCheckpoint``.
@@ -168,7 +168,8 @@ class QualityCheckpoint(BothPackages, ReportListener, ModelCheckpoint):
             with exchanged:
                 if self.save_weights_only:  # then `on_save_checkpoint` is not called
                     self._compare(trainer, dict(pl_module.named_parameters()))
-                save_top_k(self, trainer, self._scores(report))
+                step = torch.tensor(report.step)  # of the loggers: `global_step` counts each optimizer of a GAN
+                save_top_k(self, trainer, {**self._scores(report), "step": step})
             if self.significance is not None:
                 self._kept = self._scored()
         finally:

@@ -12,6 +12,7 @@ from lightning_synthqual.callbacks.lightning import SameTrainer, steps_before_st
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.report import Report, pack, unpack
 from lightning_synthqual.metrics.influences import pack_influences, unpack_influences
+from lightning_synthqual.reporting.best import best_by_name
 from lightning_synthqual.reporting.files import REPORTS, ReportFolder, StoredInfluences, influences_path, read_lines
 from lightning_synthqual.reporting.loggers import write_report
 
@@ -55,9 +56,7 @@ class History:
     @property
     def best(self) -> dict[str, Report]:
         """By metric with a direction, the report of this run in which it is best."""
-        names = dict.fromkeys(name for report in self.fitted for name in report.names)
-        found = {name: best_of(self.fitted, name) for name in names}
-        return {name: report for name, report in found.items() if report is not None}
+        return best_by_name(self.fitted)
 
     @property
     def newly_best(self) -> list[str]:
@@ -142,15 +141,6 @@ class History:
         if ranks.rank == 0:
             self.folder.rewind(directory, self.run)
         return any(report.step == steps - 1 for report in adopted)
-
-
-def best_of(reports: Sequence[Report], name: str) -> Report | None:
-    """The report in which a scalar is best, the earliest of those that tie; ``None`` if none is better than others."""
-    known = [report for report in reports if name in report.scalars]
-    direction = known[-1].direction(name) if known else None
-    if direction is None:
-        return None
-    return (min if direction == "min" else max)(known, key=lambda report: report.scalars[name])
 
 
 def _with_stored(report: Report, directory: Path) -> Report:

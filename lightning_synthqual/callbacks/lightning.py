@@ -144,6 +144,22 @@ def train_loader(trainer: Trainer, needed: bool) -> DataLoader[Any] | None:
     )
 
 
+def stage_source(trainer: Trainer, stage: str) -> tuple[Any, bool] | None:
+    """Where the data of a stage come from: loaders, or an object with the hook (then with ``True``); ``None``: nowhere.
+
+    If ``_data_source`` changes, ``"val"`` and ``"test"`` find no data.
+
+    Args:
+        trainer: The trainer.
+        stage: ``"validate"`` or ``"test"``.
+    """
+    loop: Any = trainer.test_loop if stage == "test" else trainer.validate_loop
+    if stage == "validate" and trainer.state.fn == "fit":
+        loop = trainer.fit_loop.epoch_loop.val_loop
+    source = loop._data_source
+    return (source.instance, source.is_module()) if source.is_defined() else None
+
+
 def replica_of(trainer: Trainer) -> int | None:
     """Which copy of the model this process belongs to; with tensor parallelism several processes share one.
 

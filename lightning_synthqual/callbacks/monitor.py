@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from lightning_synthqual.callbacks.arguments import MONITOR_RULES
 from lightning_synthqual.callbacks.averaging import (
     averaged_weights,
     move_behind_averaging,
     save_own_weights_before_the_first_average,
+    tell_of_averages,
 )
+from lightning_synthqual.callbacks.data import TrainerData, trainer_data
 from lightning_synthqual.callbacks.history import History
 from lightning_synthqual.callbacks.lightning import (
     BothPackages,
@@ -30,27 +30,27 @@ from lightning_synthqual.callbacks.lightning import (
     saved_states,
     shards_parameters,
     stage_of,
-    train_loader,
 )
 from lightning_synthqual.callbacks.listener import listeners
-from lightning_synthqual.callbacks.progress import TrainingShare, progress_of
+from lightning_synthqual.callbacks.progress import TrainingShare, progress_of, tell_of_reference
 from lightning_synthqual.callbacks.schedule import Schedule
 from lightning_synthqual.callbacks.weights import SampledWeights, checksum_in, sampled_weights
 from lightning_synthqual.checking import check_all
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.evaluator import Evaluator
+from lightning_synthqual.evaluation.inputs import number_of
 from lightning_synthqual.evaluation.plan import PLANNED_RULES, make_plan
 from lightning_synthqual.evaluation.reference import open_real, open_set
 from lightning_synthqual.evaluation.report import Report
 from lightning_synthqual.evaluation.workspace import Workspace
+from lightning_synthqual.images.averages import named_averages
+from lightning_synthqual.images.inputs import Inputs
+from lightning_synthqual.images.labels import LabelFormat
 from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.sampling import OWN_WEIGHTS, Sampler
-from lightning_synthqual.images.source import Images
-from lightning_synthqual.importing import resolve_object
+from lightning_synthqual.importing import find_model, model_argument, name_of_model, part_of, resolve_object
 from lightning_synthqual.metrics.base import Metric
 from lightning_synthqual.reporting.summary import summary_line
-
-_TINY = 16  # images of each kind under fast_dev_run
 
 
 class QualityMonitor(BothPackages, Callback):
@@ -72,21 +72,23 @@ class QualityMonitor(BothPackages, Callback):
         real: Images that the generator is trained on: Dataset, DataLoader (its dataset is read: each item once, no
             shuffling), image folder, or ``None`` for the trainer's train data. Random augmentations are drawn once
             per item, from a seed, so a dataset of n items is n images.
-        held_out: Real images that are not trained on, in the same forms; distances then have floors and gaps.
+        held_out: Real images not trained on, for floors and gaps; or ``"val"``, ``"test"``, a function of the data.
         reference: The set that the metrics compare with.
         metrics: Names from the catalogue such as ``"kd_wavelet"``, `Metric` objects, or import paths of these.
-        num_samples: Generated images per evaluation.
+        num_samples: Generated images per evaluation; by default at most one for each of ``inputs``.
         num_real: Number of real images, chosen at random by the seed (of a stream the first); ``None``: all of them.
         batch_size: Images per forward pass; part of the protocol for samplers other than the default one.
         every_n_epochs: Period in epochs, evaluated at their ends. Setting this or the next replaces the default, which
             is the end of each validation, or of each epoch where there is none.
         every_n_train_batches: Period in training batches of the run (batches, not optimizer steps).
         evaluate_at_end: Whether to evaluate at the end of the fit too, unless that step has been evaluated.
-        model: Function ``pl_module -> module to sample from`` (EMA weights, a submodule), or its import path. Without
-            it the module itself, with the averaged weights if the trainer has Lightning's ``WeightAveraging``.
+        model: Module to sample from (EMA weights, a submodule): an attribute path, such as ``"ema.ema_model"``, else a
+            function ``pl_module -> module`` or its import path; default: the module itself, or its ``WeightAveraging``.
         sampler: Callable ``(module, n, generator) -> images`` of shape (n, C, H, W), or its import path. The generator
-            is a CPU generator seeded by (seed, block).
+            is a CPU generator seeded by (seed, block). With ``inputs`` ``(module, batch, generator)``; by default then
+            ``module.sample_images(batch, generator)`` or ``module(input)``.
         labels: ``"data"`` (of a real item drawn by sample index) or ``"uniform"``: ``module(z, labels)`` is called.
+        label_format: ``"index"``, or ``"one_hot"``: rows (n, num_classes) of floats.
         image_range: Range of the generator's floats, (low, high); ignored for uint8.
         real_range: Range of the real images' floats; ``None``: ``image_range``.
         image_size: Side or (height, width) to resize real images to.
@@ -102,6 +104,10 @@ class QualityMonitor(BothPackages, Callback):
         on_error: ``"raise"``, or ``"warn"`` to go on training when an evaluation fails.
         num_workers: Processes that read images; ``None``: the DataLoader's own, else on Linux as many as pay.
         keep_on_device: Whether networks and reference stay on the accelerator between evaluations, which is faster.
+        inputs: What the generator is conditioned on: Dataset, DataLoader, folder, list of prompts, or ``"val"``,
+            ``"test"``, ``"train"`` for the trainer's. Image i is made of item i; ``batch`` is collated as they are.
+        repeat_inputs: Whether items of ``inputs`` are used again where there are fewer than samples.
+        per_class: Whether metrics of features are reported by class, too: ``<metric>_per_class`` is their mean.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -127,6 +133,7 @@ class QualityMonitor(BothPackages, Callback):
         model: Callable[..., Any] | str | None = None,
         sampler: Callable[..., Any] | str | None = None,
         labels: Literal["data", "uniform"] | None = None,
+        label_format: LabelFormat = "index",
         image_range: tuple[float, float] = (-1.0, 1.0),
         real_range: tuple[float, float] | None = None,
         image_size: int | tuple[int, int] | None = None,
@@ -141,26 +148,34 @@ class QualityMonitor(BothPackages, Callback):
         on_error: Literal["raise", "warn"] = "raise",
         num_workers: int | None = None,
         keep_on_device: bool = False,
+        inputs: Any = None,
+        repeat_inputs: bool = False,
+        per_class: bool = False,
     ) -> None:
         super().__init__()
-        resolved = {"model": resolve_object(model, "model"), "sampler": resolve_object(sampler, "sampler")}
+        resolved = {"model": model_argument(model), "sampler": resolve_object(sampler, "sampler")}
         checked = check_all({**locals(), **resolved}, MONITOR_RULES)
         self.plan = make_plan(**{name: checked[name] for name in PLANNED_RULES})
         self.plan.check_held_out(held_out)
         self.schedule = Schedule(checked["every_n_epochs"], checked["every_n_train_batches"])
         self.real = real
         self.held_out = held_out
+        self.inputs = inputs
+        self.repeat_inputs = repeat_inputs
         self.num_samples: int = checked["num_samples"]
         self.evaluate_at_end: bool = checked["evaluate_at_end"]
         self.model = checked["model"]
         self.sampler = checked["sampler"]
         self.labels = labels
+        self.label_format = label_format
+        self.plan.check_labels(labels, label_format)
         self.prefix = prefix
         self.on_error = on_error
         self._history = History()
         self._evaluator: Evaluator | None = None
         self._label_source: ImageSet | None = None
-        self._train_data: DataLoader[Any] | None = None  # of an earlier fit, for a later validate or test
+        self._inputs: Inputs | None = None
+        self._data = TrainerData()
         self._sampled: SampledWeights | None = None
         self._last_batch: int | None = None
         self._fits = True
@@ -195,8 +210,7 @@ class QualityMonitor(BothPackages, Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         monitors = monitors_of(trainer)
-        same = sum(monitor.prefix == self.prefix for monitor in monitors)
-        if same > 1:
+        if (same := sum(monitor.prefix == self.prefix for monitor in monitors)) > 1:
             raise ValueError(
                 f"{same} QualityMonitors log under the prefix {self.prefix!r}. Give each of them another `prefix`."
             )
@@ -206,7 +220,7 @@ class QualityMonitor(BothPackages, Callback):
             self._last_batch = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._evaluator = self._label_source = None
+        self._evaluator = self._label_source = self._inputs = None
         if trainer.is_global_zero:
             self._history.folder.retry()
 
@@ -248,65 +262,53 @@ class QualityMonitor(BothPackages, Callback):
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> Evaluator:
         """Do everything that can fail before the first evaluation."""
-        plan, tiny = self.plan, is_smoke_test(trainer)
-        if tiny:
-            plan = replace(plan, num_real=max(_TINY, plan.min_images), smoke_test=True)
+        tiny = is_smoke_test(trainer)
+        plan = self.plan.for_smoke_test() if tiny else self.plan
         ranks, replica = Ranks(), replica_of(trainer)
         if replica is not None:
             ranks.join_replicas(replica)
         device, progress = trainer.strategy.root_device, progress_of(trainer, self.prefix)
         workspace = Workspace(plan, ranks, device, progress, use_cache=not tiny)
         with ranks.synchronized("opening the data"):
-            real = self._real(trainer)
+            real = self._data.real(trainer, plan, self.real, self.labels == "data")
             if self.labels == "data":
                 self._label_source = open_set(plan, real, "real")
-            compared, other = open_real(plan, real, self.held_out)
+            asked = self.inputs, self.num_samples, self.repeat_inputs
+            self._inputs = self._data.inputs(trainer, plan, self.real, *asked)
+            compared, other = open_real(plan, real, trainer_data(trainer, self.held_out, "held_out"))
             sampler = self._sampler(trainer, pl_module, self._module(pl_module), OWN_WEIGHTS)
+        tell_of_averages(pl_module, self.model, self.prefix)
         if compared is not None:
             rank_zero_info(f"{self.prefix}: looks for features of `{compared.role}`: {', '.join(plan.extractor_names)}")
-        evaluator = Evaluator(workspace, compared, other, sampler=sampler, num_samples=self._count(trainer))
-        reference = evaluator.reference
-        if reference.main is not None:
-            origin = "found in the cache" if reference.main.cached else "computed"
-            rank_zero_info(f"{self.prefix}: features of {reference.count} images {origin} in {reference.seconds:.1f} s")
+        count = number_of(plan, self.num_samples, self._inputs)
+        evaluator = Evaluator(workspace, compared, other, sampler=sampler, num_samples=count)
+        tell_of_reference(evaluator.reference, self.prefix)
         self._evaluator = evaluator
         return evaluator
 
-    def _real(self, trainer: Trainer) -> Any:
-        """The training images: those given, or the trainer's train data, also of an earlier fit."""
-        given = Images.of(self.real)
-        if given.source is not None:
-            return self.real
-        compares = self.plan.reads_real and self.plan.reference == "real"
-        loader = train_loader(trainer, compares or self.labels == "data" or self.plan.needs_both)
-        if loader is not None:  # the truth of a DataLoader is its length, which not every one has
-            self._train_data = loader
-        return replace(given, source=self._train_data)
-
     def _module(self, pl_module: LightningModule) -> Any:
-        return pl_module if self.model is None else self.model(pl_module)
+        return part_of(self.model, pl_module)
 
     def _sampler(
         self, trainer: Trainer, pl_module: LightningModule, module: Any, weights: str, checksum: str | None = None
     ) -> Sampler:
-        details = {"precision": precision_of(trainer), **stage_of(trainer)}
+        details = {"precision": precision_of(trainer), **stage_of(trainer), **named_averages(pl_module, self.model)}
         return Sampler(
             module,
             owner=pl_module,
-            getter=self.model,
+            getter=find_model(self.model, pl_module),
             weights=weights,
             function=self.sampler,
             labels=self.labels,
             label_source=self._label_source,
+            inputs=self._inputs,
+            label_format=self.label_format,
             image_range=self.plan.image_range,
             seed=self.plan.seed,
             device=trainer.strategy.root_device,
             context=trainer.precision_plugin.val_step_context,
             details=details if checksum is None else {**details, "weights_checksum": checksum},
         )
-
-    def _count(self, trainer: Trainer) -> int:
-        return min(self.num_samples, max(_TINY, self.plan.min_images) if is_smoke_test(trainer) else self.num_samples)
 
     def _evaluate_once(
         self, trainer: Trainer, pl_module: LightningModule, *, on_step: bool = False, loggable: bool = True
@@ -322,15 +324,16 @@ class QualityMonitor(BothPackages, Callback):
         evaluator = self._prepared()
         try:
             with self.scored_weights(trainer, pl_module) as weights:
-                with evaluator.ranks.synchronized("preparing the sampler"):
+                ranks = evaluator.ranks
+                with ranks.synchronized("preparing the sampler"):
                     module = self._module(pl_module)
-                    sharded = shards_parameters(trainer)
-                    self._sampled = None if sharded else sampled_weights(pl_module, module, evaluator.ranks)
+                    self._sampled = None if shards_parameters(trainer) else sampled_weights(pl_module, module, ranks)
                     checksum = None if self._sampled is None else self._sampled.checksum
                     sampler = self._sampler(trainer, pl_module, module, weights, checksum)
                 before = self._history.newest if trainer.state.fn == "fit" else None
                 now = {"step": logged_step(trainer), "epoch": trainer.current_epoch}
-                report = evaluator.evaluate(sampler, self._count(trainer), before=before, **now)
+                count = number_of(evaluator.workspace.plan, self.num_samples, self._inputs)
+                report = evaluator.evaluate(sampler, count, before=before, **now)
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -347,7 +350,7 @@ class QualityMonitor(BothPackages, Callback):
         """Let the module have the weights that are scored, within the context, which gives their description."""
         if self.model is None:
             return averaged_weights(trainer, pl_module)
-        return nullcontext(f"of model={getattr(self.model, '__qualname__', type(self.model).__name__)}")
+        return nullcontext(f"of model={name_of_model(self.model)}")
 
     def checksum_in(self, state: Mapping[str, Tensor]) -> str | None:
         """Checksum of the weights in a ``state_dict`` that the last evaluation sampled from.

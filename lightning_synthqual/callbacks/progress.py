@@ -7,7 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_synthqual.evaluation.reference import Reference
 from lightning_synthqual.reporting.progress import Advance, Bars, Progress, Silent
 
 _BELOW = 2  # lines that the trainer's own bars take
@@ -79,3 +81,10 @@ class RichBars:
             )
             stack.callback(display.remove_task, task)
             yield lambda count: display.update(task, advance=count)
+
+
+def tell_of_reference(reference: Reference, prefix: str) -> None:
+    """Log where the features of the real images came from, if there are any."""
+    if reference.main is not None:
+        origin = "found in the cache" if reference.main.cached else "computed"
+        rank_zero_info(f"{prefix}: features of {reference.count} images {origin} in {reference.seconds:.1f} s")

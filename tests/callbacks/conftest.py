@@ -1,7 +1,4 @@
 import random
-import struct
-import time
-from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
@@ -138,37 +135,3 @@ def trainer(tmp_path):
         return pl.Trainer(callbacks=list(callbacks), **{**defaults, **kwargs})
 
     return make
-
-
-@pytest.fixture
-def read_wandb():
-    """Read the record file of an offline W&B run: LevelDB's log framing behind a header of 7 bytes."""
-
-    def records_of(path: Path) -> list:
-        from wandb.proto import wandb_internal_pb2
-
-        data, position, pending, records = path.read_bytes(), 7, b"", []
-        while position + 7 <= len(data):
-            left = 32768 - position % 32768
-            if left < 7:
-                position += left
-                continue
-            length, kind = struct.unpack("<HB", data[position + 4 : position + 7])
-            pending += data[position + 7 : position + 7 + length]
-            position += 7 + length
-            if kind in (1, 4):  # a whole record, or its last part
-                records.append(wandb_internal_pb2.Record.FromString(pending))
-                pending = b""
-        return records
-
-    def read(folder: Path) -> list:
-        """Wait for the record of the run's end: the service writes on after `wandb.finish` has returned."""
-        [path] = folder.rglob("*.wandb")
-        for _ in range(300):
-            records = records_of(path)
-            if any(record.HasField("exit") for record in records):
-                break
-            time.sleep(0.1)
-        return records
-
-    return read

@@ -22,7 +22,7 @@ MONITOR = {
     "every_n_epochs": [0, True, "1", 1.0, *ODD],
     "every_n_train_batches": [0, True, "1", 1.0, *ODD],
     "evaluate_at_end": ["yes", 1, None, *ODD],
-    "model": [3, nn.Linear(1, 1), "no.such.name", *ODD],
+    "model": [3, nn.Linear(1, 1), "no.such:name", "a b", "", *ODD],
     "sampler": [3, "no.such.name", *ODD],
     "labels": ["random", 3, True, *ODD],
     "image_range": [None, 255, (1, -1), (0,), (0, 1, 2), ("0", "1"), (0, float("nan")), (False, True), *ODD],

@@ -60,3 +60,13 @@ def test_it_takes_part_in_the_final_evaluation(tiny_gan, monitor, trainer, loade
 def test_a_monitor_that_nobody_logs_is_an_error_at_fit_start(tiny_gan, monitor, trainer, loader):
     with pytest.raises(ValueError, match="quality/fd_wavelet"):
         trainer(monitor(), QualityCheckpoint("quality/fid"), enable_checkpointing=True).fit(tiny_gan(), loader)
+
+
+@pytest.mark.parametrize("schedule", [{}, {"every_n_epochs": 1}, {"every_n_train_batches": 3}])
+def test_names_of_a_gans_files_have_the_loggers_step(tiny_gan, monitor, trainer, loader, tmp_path, schedule):
+    quality = monitor(metrics=("fd_pixels",), **schedule)
+    keep = QualityCheckpoint("quality/fd_pixels", dirpath=str(tmp_path / "all"), filename="{step}", save_top_k=-1)
+    trainer(quality, keep, enable_checkpointing=True).fit(tiny_gan(validates=True), loader, loader)
+    steps = [report.step for report in quality.reports]
+    assert steps == ([2, 5] if "every_n_train_batches" in schedule else [3, 7])
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {f"step={step}.ckpt" for step in steps}

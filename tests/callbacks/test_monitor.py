@@ -362,7 +362,7 @@ def test_held_out_images_give_floors_and_gaps(tiny_gan, monitor, trainer, loader
     trainer(quality, fast_dev_run=True).fit(tiny_gan(), loader)
     trainer(quality, max_epochs=2).fit(tiny_gan(), loader)
     first, *_, last = quality.reports[1:]
-    beside = {"fd_wavelet_floor", "kd_pixels_floor", "kd_pixels_gap"}
+    beside = {"fd_wavelet_floor", "kd_pixels_floor", "kd_pixels_gap", "recall_wavelet_floor"}
     assert beside == {name for name in last.scalars if name.endswith(("_floor", "_gap"))}
     assert first.scalars["fd_wavelet_floor"] == last.scalars["fd_wavelet_floor"]
     assert first.scalars["kd_pixels_gap"] != last.scalars["kd_pixels_gap"]
@@ -410,7 +410,7 @@ def test_model_getter_samples_from_what_it_returns(tiny_gan, monitor, trainer, l
 def test_a_module_in_the_place_of_a_getter_is_an_error_at_once(monitor):
     with pytest.raises(
         TypeError,
-        match=r"`model` must be a function `model\(pl_module\) .*model=lambda pl_module",
+        match=r"`model` must be a function `model\(pl_module\) .*model='ema'",
     ):
         monitor(model=torch.nn.Linear(1, 1))
 

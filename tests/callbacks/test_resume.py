@@ -85,7 +85,7 @@ def test_killed_and_resumed(undisturbed, tmp_path, stage):
     content = (tmp_path / "run" / "version_0" / "reports.jsonl").read_text()
     evaluated = stage in ("reported", "saved", "replaced")
     assert content.count("\n") == (3 if evaluated else 2)
-    files = {"saved": ["step=6.ckpt", "step=9.ckpt"], "replaced": ["step=9.ckpt"]}.get(stage, ["step=6.ckpt"])
+    files = {"saved": ["step=5.ckpt", "step=8.ckpt"], "replaced": ["step=8.ckpt"]}.get(stage, ["step=5.ckpt"])
     assert checkpoints(tmp_path) == files
     assert content.endswith("\n") == (stage != "half a row")
     checkpoint = str(tmp_path / "last" / "last.ckpt")

@@ -140,3 +140,13 @@ def test_the_protocol_names_the_precision_of_sampling(tiny_gan, monitor, trainer
     quality = monitor(metrics=("fd_wavelet",))
     trainer(quality, precision=precision, max_epochs=1).fit(tiny_gan(), loader)
     assert quality.reports[0].protocol["sampling"]["precision"] == precision
+
+
+@pytest.mark.parametrize(("part", "expected"), [("ema", 1), ("net", 0)])
+def test_the_weights_of_an_attribute_path_are_compared(fit, part, expected):
+    assert len(fit(Disturb(part), model="ema", module=OwnAverage())[2]) == expected
+
+
+def test_a_path_that_the_module_lacks_is_an_error_at_fit_start(fit):
+    with pytest.raises(ValueError, match=r"`model='emma'` is neither .* has the parts net, ema. Did you mean"):
+        fit(model="emma", module=OwnAverage())
