@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lightning_synthqual.__about__ import __version__
+from lightning_synthqual.audit.run import audit
 from lightning_synthqual.evaluation import Report, compare, evaluate
 from lightning_synthqual.images.source import Images
 from lightning_synthqual.metrics import FeatureMetric, ImageMetric, Metric, Score, TorchMetric
@@ -23,6 +24,7 @@ __all__ = [
     "Score",
     "TorchMetric",
     "__version__",
+    "audit",
     "compare",
     "evaluate",
 ]
