@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from lightning_synthqual.__about__ import __version__
-from lightning_synthqual.cli import compare, evaluate, plot, weights
+from lightning_synthqual.cli import audit, benchmarks, compare, evaluate, listing, plot, watch, weights
 from lightning_synthqual.cli.arguments import verbose
 from lightning_synthqual.cli.messages import describe
 from lightning_synthqual.importing import current_folder_importable
@@ -16,7 +16,7 @@ from lightning_synthqual.importing import current_folder_importable
 _BAD_INPUT = 2
 _INTERRUPTED = 130  # 128 + SIGINT
 _NOBODY_READS = 141  # 128 + SIGPIPE
-_COMMANDS = (evaluate, compare, plot, weights)
+_COMMANDS = (evaluate, watch, audit, compare, plot, listing, benchmarks, weights)
 _log = logging.getLogger(__name__)
 
 

@@ -48,7 +48,7 @@ class _AsDict:
 
 
 @dataclass(frozen=True)
-class _Checkpoint:
+class Checkpoint:
     """The content of a checkpoint file.
 
     Args:
@@ -76,31 +76,66 @@ def load_generator(path: str, module: str, *, trusted: bool = False) -> Loaded:
         TypeError: If ``module`` is neither.
         ValueError: If the file is damaged, holds no weights, or does not fit the module.
     """
-    kind = resolve_object(module, "--module")
-    is_class = isinstance(kind, type) and hasattr(kind, "load_from_checkpoint")
-    if not is_class and not callable(kind):
-        raise TypeError(
-            f"`--module {module}` must be a LightningModule or a function that returns a module, but is "
-            f"{type(kind).__name__}."
-        )
-    checkpoint = _read(path, trusted)
-    build = _from_class if is_class else _from_function
-    return Loaded(build(kind, module, checkpoint), _precision_of(checkpoint.content))
+    maker = Maker(module)
+    checkpoint = read_checkpoint(path, trusted)
+    return Loaded(maker.make(checkpoint), precision_of(checkpoint.content))
 
 
-def _read(path: str, trusted: bool) -> _Checkpoint:
+class Maker:
+    """Makes the module of a checkpoint.
+
+    Args:
+        module: Import path, as for `load_generator`.
+
+    Raises:
+        TypeError: If it is neither a LightningModule class nor a function.
+        ValueError: If it cannot be imported.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._path = module
+        self._kind = resolve_object(module, "--module")
+        self.is_class = isinstance(self._kind, type) and hasattr(self._kind, "load_from_checkpoint")
+        if not self.is_class and not callable(self._kind):
+            raise TypeError(
+                f"`--module {module}` must be a LightningModule or a function that returns a module, but is "
+                f"{type(self._kind).__name__}."
+            )
+
+    def make(self, checkpoint: Checkpoint) -> nn.Module:
+        """The module with the checkpoint's weights.
+
+        Raises:
+            TypeError: If the function returns no module.
+            ValueError: If the checkpoint does not fit.
+        """
+        return (_from_class if self.is_class else _from_function)(self._kind, self._path, checkpoint)
+
+
+def read_checkpoint(path: str, trusted: bool = False, *, mapped: bool = False) -> Checkpoint:
+    """Read a checkpoint file.
+
+    Args:
+        path: The file's path.
+        trusted: If true, objects of any class are read from the file.
+        mapped: If true, weights stay on disk, for a look at the rest.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or no checkpoint.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"The checkpoint `{path}` does not exist or is no file.")
     if path.endswith(".safetensors"):
-        return _Checkpoint(path, read_state_dict(Path(path)), [])
+        return Checkpoint(path, read_state_dict(Path(path)), [])
     names = _foreign_names(path)
     classes: _Classes = [(_class_for(name, trusted), name) for name in names]
     with _named_errors(path, names), torch.serialization.safe_globals(classes):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", mmap=mapped and zipfile.is_zipfile(path), weights_only=True)
     if not isinstance(content, Mapping) or not content:
         what = "an empty dict" if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"The checkpoint `{path}` must be a dict with `state_dict`, but holds {what}.")
-    return _Checkpoint(path, content, classes if trusted else [])
+    return Checkpoint(path, content, classes if trusted else [])
 
 
 def _foreign_names(path: str) -> list[str]:
@@ -147,7 +182,7 @@ def _unread_names(value: Any) -> set[str]:
     return {name for part in parts for name in _unread_names(part)}
 
 
-def _from_class(kind: Any, module: str, checkpoint: _Checkpoint) -> nn.Module:
+def _from_class(kind: Any, module: str, checkpoint: Checkpoint) -> nn.Module:
     """Let Lightning make the module of the checkpoint's hyperparameters."""
     _check_hyperparameters(checkpoint)
     if "state_dict" not in checkpoint.content:
@@ -170,7 +205,7 @@ def _from_class(kind: Any, module: str, checkpoint: _Checkpoint) -> nn.Module:
     return loaded
 
 
-def _check_hyperparameters(checkpoint: _Checkpoint) -> None:
+def _check_hyperparameters(checkpoint: Checkpoint) -> None:
     names = sorted(_unread_names(checkpoint.content.get(_HYPERPARAMETERS)))
     if names:
         raise ValueError(
@@ -180,7 +215,7 @@ def _check_hyperparameters(checkpoint: _Checkpoint) -> None:
         )
 
 
-def _from_function(make: Callable[[], Any], path: str, checkpoint: _Checkpoint) -> nn.Module:
+def _from_function(make: Callable[[], Any], path: str, checkpoint: Checkpoint) -> nn.Module:
     """Load the weights into the module that a user's function returns."""
     try:
         module = make()
@@ -191,17 +226,27 @@ def _from_function(make: Callable[[], Any], path: str, checkpoint: _Checkpoint) 
         ) from error
     if not isinstance(module, nn.Module):
         raise TypeError(f"`--module {path}` must return a module, but returned {type(module).__name__}.")
+    _state_of(checkpoint)
+    getattr(module, "configure_model", lambda: None)()  # as Lightning does it
+    load_weights(module, checkpoint)
+    return module
+
+
+def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint's weights into a module that has been made, as Lightning does it.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
     state = _state_of(checkpoint)
-    for hook, arguments in (("configure_model", ()), ("on_load_checkpoint", (dict(checkpoint.content),))):
-        getattr(module, hook, lambda *_: None)(*arguments)  # as Lightning does it
+    getattr(module, "on_load_checkpoint", lambda _: None)(dict(checkpoint.content))
     if getattr(module, "strict_loading", True):
         load_state(module, state, Path(checkpoint.path))
     else:
         module.load_state_dict(state, strict=False)
-    return module
 
 
-def _state_of(checkpoint: _Checkpoint) -> Mapping[str, Tensor]:
+def _state_of(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
     """A checkpoint's state dict; a file may hold nothing else."""
     state = checkpoint.content.get("state_dict", checkpoint.content)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -213,7 +258,7 @@ def _keys(content: Mapping[str, Any]) -> str:
     return ", ".join(map(str, list(content)[:10]))
 
 
-def _precision_of(content: Mapping[str, Any]) -> str | None:
+def precision_of(content: Mapping[str, Any]) -> str | None:
     """The precision of sampling that the last report of a ``QualityMonitor`` in the checkpoint states."""
     for name, state in (content.get("callbacks") or {}).items():
         history = (

@@ -1,9 +1,13 @@
 """``synthqual evaluate``: finished images, or a generator's checkpoint, against real images."""
 
 import argparse
+import shlex
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from lightning_synthqual.cli.arguments import add_weights_dir, extractor, options, size, verbose, words
 from lightning_synthqual.cli.checkpoints import load_generator
@@ -11,10 +15,12 @@ from lightning_synthqual.evaluation.offline import evaluate
 from lightning_synthqual.evaluation.report import Report
 from lightning_synthqual.importing import resolve_object
 from lightning_synthqual.reporting.files import INFLUENCES, write_influences
+from lightning_synthqual.reporting.findings import findings
 from lightning_synthqual.reporting.progress import Bars
 
 _CHECKPOINTS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
-_OF_A_CHECKPOINT = ("model", "trust_checkpoint", "num_samples", "sampler", "labels", "precision")
+MODULE = "import path of the LightningModule, or of a function that returns the module whose weights are loaded"
+_OF_A_CHECKPOINT = ("model", "trust_checkpoint", "num_samples", "sampler", "labels", "label_format", "precision")
 
 
 def add(commands: Any) -> None:
@@ -22,17 +28,25 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate", help="score images, or a generator's checkpoint, against real images", parents=[verbose()]
     )
-    _add_images(parser.add_argument_group("images"))
-    _add_measures(parser.add_argument_group("what is measured"))
-    _add_checkpoint(parser.add_argument_group("a checkpoint as --fake"))
-    _add_running(parser)
+    images = parser.add_argument_group("images")
+    images.add_argument("--fake", required=True, metavar="PATH", help="generated images; or with --module a checkpoint")
+    add_images(images)
+    add_measures(parser.add_argument_group("what is measured"))
+    checkpoint = parser.add_argument_group("a checkpoint as --fake")
+    checkpoint.add_argument("--module", metavar="PATH", help=f"{MODULE}; default: none, --fake has finished images")
+    add_checkpoint(checkpoint)
+    add_running(parser, "folder for report.json, report.html and tables")
     parser.set_defaults(run=run)
 
 
-def _add_images(group: Any) -> None:
+def add_images(group: Any) -> None:
+    """Add the options of images that a generator is compared with."""
     group.add_argument("--real", required=True, metavar="PATH", help="training images: a folder, or .npy or .npz file")
     group.add_argument("--held-out", metavar="PATH", help="real images that were not trained on; default: none")
-    group.add_argument("--fake", required=True, metavar="PATH", help="generated images; or with --module a checkpoint")
+    inputs = "what images are made of, one item for each: a folder, or .npy or .npz file; default: nothing"
+    group.add_argument("--inputs", metavar="PATH", help=inputs)
+    repeat = "use items of --inputs several times where there are fewer than samples"
+    group.add_argument("--repeat-inputs", action="store_true", help=repeat)
     reference = "the real images that metrics compare with; default: %(default)s"
     group.add_argument("--reference", choices=("real", "held_out"), default="real", help=reference)
     group.add_argument("--num-real", type=int, metavar="N", help="number of real images to use; default: all")
@@ -45,7 +59,8 @@ def _add_images(group: Any) -> None:
     group.add_argument("--skip-unreadable", action="store_true", help="leave out and count images that cannot be read")
 
 
-def _add_measures(group: Any) -> None:
+def add_measures(group: Any) -> None:
+    """Add the options of metrics."""
     metrics = ("fid", "kid", "precision", "recall")
     listed = f"comma-separated metrics; default: {','.join(metrics)}"
     group.add_argument("--metrics", type=words, default=metrics, metavar="NAMES", help=listed)
@@ -66,20 +81,18 @@ def _add_measures(group: Any) -> None:
         metavar="FAMILY.KEY=JSON",
         help="option of a metric, for example precision.k=5; may be repeated",
     )
+    per_class = "score by class, too; finished images need folders of the same names on both sides"
+    group.add_argument("--per-class", action="store_true", help=per_class)
     group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all draws; default: %(default)s")
 
 
-def _add_checkpoint(group: Any) -> None:
-    group.add_argument(
-        "--module",
-        metavar="PATH",
-        help="import path of the LightningModule, or of a function that returns the module whose weights are loaded; "
-        "default: none, --fake has finished images",
-    )
+def add_checkpoint(group: Any) -> None:
+    """Add the options of a generator that is made from a checkpoint."""
     group.add_argument(
         "--model",
         metavar="PATH",
-        help="import path of a function from the module to the part of it to sample; default: the module",
+        help="attribute path of the part of the module to sample, such as ema.ema_model; else the import path of a "
+        "function from the module to that part; default: the module",
     )
     group.add_argument(
         "--trust-checkpoint",
@@ -91,16 +104,19 @@ def _add_checkpoint(group: Any) -> None:
     group.add_argument(
         "--sampler",
         metavar="PATH",
-        help="import path of a function (module, n, generator) -> images; default: module(z) or sample_images",
+        help="import path of a function (module, n, generator) -> images, with --inputs (module, batch, generator); "
+        "default: module(z), module(input) or sample_images",
     )
     group.add_argument("--labels", choices=("data", "uniform"), help="labels to generate images of; default: none")
+    label_format = "index: labels are numbers of classes; one_hot: rows of floats; default: index"
+    group.add_argument("--label-format", choices=("index", "one_hot"), help=label_format)
     group.add_argument(
         "--precision", metavar="NAME", help="precision of sampling, such as bf16-mixed; default: the checkpoint's own"
     )
 
 
-def _add_running(parser: argparse.ArgumentParser) -> None:
-    output = "folder for report.json, report.html and tables"
+def add_running(parser: argparse.ArgumentParser, output: str) -> None:
+    """Add the options of where and how it is done; ``output`` describes the folder that is written."""
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help=output)
     batch_size = "images per forward pass; default: %(default)s"
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help=batch_size)
@@ -121,60 +137,71 @@ def run(parsed: argparse.Namespace) -> None:
     """Evaluate, print the scores and write the report."""
     parsed.output.mkdir(parents=True, exist_ok=True)  # if it cannot be written, it is better to know now
     fake, of_checkpoint = _generator(parsed) if parsed.module else (_finished(parsed), {})
-    given = {**of_checkpoint, "num_real": parsed.num_real}
-    report = evaluate(
-        parsed.real,
-        fake,
-        held_out=parsed.held_out,
-        reference=parsed.reference,
-        metrics=parsed.metrics,
-        extractors=dict(map(extractor, parsed.extractors)),
-        options=options(parsed.options),
-        batch_size=parsed.batch_size,
-        image_range=tuple(parsed.image_range),
-        real_range=tuple(parsed.real_range) if parsed.real_range else None,
-        image_size=parsed.image_size,
-        device=parsed.device,
-        weights_dir=parsed.weights_dir,
-        cache_dir=parsed.cache_dir,
-        cache_key=parsed.cache_key,
-        cache_check=parsed.cache_check,
-        num_workers=parsed.num_workers,
-        seed=parsed.seed,
-        skip_unreadable=parsed.skip_unreadable,
-        progress=None if parsed.quiet or not sys.stderr.isatty() else Bars(),
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    report = evaluate(fake=fake, **{**measuring(parsed), **of_checkpoint})
     (parsed.output / INFLUENCES).unlink(missing_ok=True)  # of an earlier evaluation
     (parsed.output / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
     if report.influences:
         write_influences(parsed.output / INFLUENCES, report.influences)
-    print(report)
+    for finding in findings(report):
+        print(finding.text)
+    print(f"\n{report}")
     _write_page_and_tables(report, parsed.output, f"{parsed.fake} against {parsed.real}")
     print(f"Written to {parsed.output / 'report.html'}")
 
 
-def _generator(parsed: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """The module to sample, and the arguments of ``evaluate`` that concern it."""
-    sampler = resolve_object(parsed.sampler, "--sampler")
-    model = resolve_object(parsed.model, "--model")
-    loaded = load_generator(parsed.fake, parsed.module, trusted=parsed.trust_checkpoint)
-    module = loaded.module if model is None else _chosen(model, loaded.module, parsed.model)
-    return module, {
-        "sampler": sampler,
+def measuring(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of ``evaluate`` that any generated images need."""
+    given = {
+        "real": parsed.real,
+        "held_out": parsed.held_out,
+        "reference": parsed.reference,
+        "metrics": parsed.metrics,
+        "extractors": dict(map(extractor, parsed.extractors)),
+        "options": options(parsed.options),
+        "batch_size": parsed.batch_size,
+        "num_real": parsed.num_real,
+        "image_range": tuple(parsed.image_range),
+        "real_range": tuple(parsed.real_range) if parsed.real_range else None,
+        "image_size": parsed.image_size,
+        "device": parsed.device,
+        "weights_dir": parsed.weights_dir,
+        "cache_dir": parsed.cache_dir,
+        "cache_key": parsed.cache_key,
+        "cache_check": parsed.cache_check,
+        "num_workers": parsed.num_workers,
+        "inputs": parsed.inputs,
+        "repeat_inputs": parsed.repeat_inputs,
+        "per_class": parsed.per_class,
+        "seed": parsed.seed,
+        "skip_unreadable": parsed.skip_unreadable,
+        "progress": None if parsed.quiet or not sys.stderr.isatty() else Bars(),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def sampling(parsed: argparse.Namespace, precision: str | None) -> dict[str, Any]:
+    """The arguments of ``evaluate`` that concern a generator.
+
+    Args:
+        parsed: The options.
+        precision: The precision in which the training sampled it, if it is known.
+    """
+    given = {
+        "sampler": resolve_object(parsed.sampler, "--sampler"),
+        "model": parsed.model,
         "num_samples": parsed.num_samples,
         "labels": parsed.labels,
-        "precision": parsed.precision or loaded.precision,
+        "label_format": parsed.label_format,
+        "precision": parsed.precision or precision,
+        "device": parsed.device or ("cuda" if torch.cuda.is_available() else "cpu"),  # not where the module was made
     }
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def _chosen(model: Any, module: Any, path: str) -> Any:
-    from torch import nn
-
-    chosen = model(module) if callable(model) else model
-    if not isinstance(chosen, nn.Module):
-        raise TypeError(f"`--model {path}` must return the module to sample, but returned {type(chosen).__name__}.")
-    return chosen
+def _generator(parsed: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The module to sample, and the arguments of ``evaluate`` that concern it."""
+    loaded = load_generator(parsed.fake, parsed.module, trusted=parsed.trust_checkpoint)
+    return loaded.module, sampling(parsed, loaded.precision)
 
 
 def _finished(parsed: argparse.Namespace) -> str:
@@ -195,8 +222,12 @@ def _finished(parsed: argparse.Namespace) -> str:
 def _write_page_and_tables(report: Report, folder: Path, title: str) -> None:
     from lightning_synthqual.reporting.page import page
 
+    command = ["synthqual", *sys.argv[1:]]
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     # Names of files may hold bytes that are no UTF-8.
-    (folder / "report.html").write_text(page(report, title), encoding="utf-8", errors="backslashreplace")
+    (folder / "report.html").write_text(
+        page(report, title, command=shlex.join(command), date=date), encoding="utf-8", errors="backslashreplace"
+    )
     for name, table in report.tables.items():
         path = folder / f"{name}.csv"
         path.write_text(table.to_csv(), encoding="utf-8", errors="backslashreplace", newline="")

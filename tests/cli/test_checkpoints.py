@@ -390,3 +390,63 @@ def test_precision_is_the_checkpoints_unless_it_is_given(
     assert main(checkpoint) == 0
     assert main([*checkpoint, "--precision", "32-true"]) == 0
     assert calls == ["bf16-mixed", "32-true"]
+
+
+@pytest.mark.parametrize("model", ["ema_part", f"{__name__}.its_part"])
+def test_model_may_be_an_attribute_path(
+    words: list[str], tmp_path: Path, replaced: Callable[..., list[str]], written: Callable[[], Report], model: str
+) -> None:
+    path = saved(tmp_path / "x.ckpt", make_parted())
+    checkpoint = [*replaced(words, fake=path), "--module", f"{__name__}.make_parted", "--num-samples", "20"]
+    assert main([*checkpoint, "--metrics", "kd_mine", "--model", model]) == 0
+    sampling = written().protocol["sampling"]
+    assert sampling["model"]["name"] == model
+    assert sampling["weights"] == f"of model={model}"
+
+
+def test_a_model_that_the_checkpoints_module_lacks_is_named(
+    words: list[str], tmp_path: Path, replaced: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path / "x.ckpt", make_parted())
+    checkpoint = [*replaced(words, fake=path), "--module", f"{__name__}.make_parted", "--num-samples", "20"]
+    assert main([*checkpoint, "--metrics", "kd_mine", "--model", "ema_parts"]) == 2
+    error = capsys.readouterr().err
+    assert "`--model ema_parts` is neither" in error
+    assert "Did you mean 'ema_part'" in error
+
+
+def make_parted() -> Given:
+    module = make()
+    module.ema_part = Part(nn.Linear(4, 3 * 16 * 16))
+    return module
+
+
+def its_part(module: Given) -> nn.Module:
+    return module.ema_part
+
+
+@pytest.mark.parametrize(
+    ("available", "given", "device"), [(True, None, "cuda"), (False, None, "cpu"), (True, "0", "0")]
+)
+def test_a_checkpoints_module_goes_to_a_gpu_if_there_is_one(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replaced: Callable[..., list[str]],
+    available: bool,
+    given: str | None,
+    device: str,
+) -> None:
+    calls: list[Any] = []
+
+    def record(*_: object, **arguments: object) -> Report:
+        calls.append(arguments["device"])
+        return Report(scalars={}, protocol={})
+
+    monkeypatch.setattr(command, "evaluate", record)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    place = words.index("--device")
+    words = [*words[:place], *(["--device", given] if given else []), *words[place + 2 :]]
+    checkpoint = replaced(words, fake=saved(tmp_path / "x.ckpt", make()))
+    assert main([*checkpoint, "--module", f"{__name__}.make"]) == 0
+    assert calls == [device]

@@ -106,3 +106,10 @@ def test_the_current_folder_can_be_imported_from_while_a_command_runs(
     assert main(words) == 2
     assert "must be a LightningModule or a function that returns a module, but is int" in capsys.readouterr().err
     assert str(tmp_path) not in sys.path
+
+
+def test_the_package_runs_as_a_module() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "lightning_synthqual", "--version"], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.startswith("lightning-synthqual ")

@@ -45,3 +45,14 @@ def test_a_damaged_file_is_named(run_dir: Path, capsys: pytest.CaptureFixture[st
     assert main(["plot", str(run_dir)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"synthqual: `{path}` is no report (KeyError")
+
+
+def test_several_runs_are_drawn_together(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = run_dir.parent / "other"
+    other.mkdir()
+    (other / "reports.jsonl").write_text(Report({"fid": 9.0}, {}, step=4).to_json() + "\n")
+    target = run_dir.parent / "both.png"
+    assert main(["plot", str(run_dir), str(other), "--output", str(target)]) == 0
+    assert f"4 evaluations drawn to {target}" in capsys.readouterr().out
+    assert main(["plot", str(run_dir), str(run_dir)]) == 2
+    assert "names the same folder twice" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``python -m lightning_synthqual.cli`` is ``synthqual``."""
+"""``python -m lightning_synthqual`` is ``synthqual``."""
 
 import sys
 
