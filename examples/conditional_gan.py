@@ -147,6 +147,7 @@ def main() -> None:
         num_samples=args.num_samples,
         batch_size=250,
         labels="data",
+        per_class=True,  # which digits are drawn well: tables, bars, and means over the digits
         extractors={"digits": extractor(classifier)},
         model=averaged_generator,
     )
@@ -159,6 +160,10 @@ def main() -> None:
     trainer.fit(gan, DataLoader(train_set, BATCH, sampler=sampler))
 
     print_scores(quality.reports, METRICS)
+    print("\ndigit  fd_digits")
+    for digit, metric, value, error, _ in quality.reports[-1].tables["per_class"].rows:
+        if metric == "fd_digits":
+            print(f"{digit:>5}  {value:.3g} ± {error:.2g}")
     best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
     gan.load_state_dict(best["state_dict"])
     print(f"\ndigits as asked  {share_recognised(gan, classifier):.0%} of the best checkpoint's")

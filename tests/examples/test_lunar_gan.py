@@ -12,7 +12,7 @@ def test_a_short_run_prints_its_table_and_leaves_images_and_a_checkpoint(run, re
         assert name in out
     files = {line[:15].strip(): tmp_path / line.split()[-1] for line in out.splitlines() if "runs/lunar" in line}
     with Image.open(files["best images"]) as grid:
-        assert grid.size == (274, 274)  # 8 x 8 images of 32 px, with gaps
+        assert grid.size == (530, 530)  # 8 x 8 images of 32 px, enlarged twice, with gaps
     with Image.open(files["all in one"]) as summary:
         assert summary.size == (1000, 580)
     assert files["best checkpoint"].is_file()
