@@ -1,8 +1,11 @@
 """Pictures, and a comparison of states, that many tests share."""
 
 import random
+import struct
+import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,3 +68,37 @@ def clouds() -> tuple[TensorDataset, ...]:
         return TensorDataset(torch.randint(low, 256 - low, (count, 3, 16, 16), dtype=torch.uint8, generator=generator))
 
     return draw(60, 20), draw(50, 24), draw(40, 40)
+
+
+@pytest.fixture
+def read_wandb() -> Callable[[Path], list[Any]]:
+    """Read the record file of an offline W&B run: LevelDB's log framing behind a header of 7 bytes."""
+
+    def records_of(path: Path) -> list[Any]:
+        from wandb.proto import wandb_internal_pb2
+
+        data, position, pending, records = path.read_bytes(), 7, b"", []
+        while position + 7 <= len(data):
+            left = 32768 - position % 32768
+            if left < 7:
+                position += left
+                continue
+            length, kind = struct.unpack("<HB", data[position + 4 : position + 7])
+            pending += data[position + 7 : position + 7 + length]
+            position += 7 + length
+            if kind in (1, 4):  # a whole record, or its last part
+                records.append(wandb_internal_pb2.Record.FromString(pending))
+                pending = b""
+        return records
+
+    def read(folder: Path) -> list[Any]:
+        """Wait for the record of the run's end: the service writes on after `wandb.finish` has returned."""
+        [path] = folder.rglob("*.wandb")
+        for _ in range(300):
+            records = records_of(path)
+            if any(record.HasField("exit") for record in records):
+                break
+            time.sleep(0.1)
+        return records
+
+    return read
