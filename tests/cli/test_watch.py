@@ -416,7 +416,7 @@ def test_a_watch_ends_cleanly_when_it_is_told_to(
 
 def start(words: list[str]) -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), *sys.path]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lightning_synthqual.cli", *words]
+    command = [sys.executable, "-m", "lightning_synthqual", *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
