@@ -31,7 +31,14 @@ def planted(changes, psnr=30.0, **given):
         for fault, by_dose in row.items()
         for dose, change in zip(FAULTS[fault].doses if fault in FAULTS else (0.25, 0.5, 1.0), by_dose)  # noqa: B905
     ]
-    rest = {"protocol": {"num_images": 400}, "colour_share": {}, "matches": [], "plainness": [], "examples": {}}
+    rest = {
+        "protocol": {"num_images": 400},
+        "colour_share": {},
+        "matches": [],
+        "preferences": [],
+        "plainness": [],
+        "examples": {},
+    }
     return SimpleNamespace(cells=cells, **{**rest, **given})
 
 

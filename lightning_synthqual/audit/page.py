@@ -6,7 +6,8 @@ from html import escape
 from typing import Any
 
 from lightning_synthqual.audit import matrix, thumbnails
-from lightning_synthqual.audit.reading import AuditLike, Column, Readings, Words, readings
+from lightning_synthqual.audit.passport import Audit
+from lightning_synthqual.audit.reading import Column, Readings, Words, readings
 from lightning_synthqual.audit.verdict import Verdict, verdict
 from lightning_synthqual.reporting.html import document, table
 
@@ -25,13 +26,17 @@ _COLOUR = (
     "0 %: no colour. Empty: undefined, since the metric tells nothing."
 )
 _MATCHES = "How often the nearest neighbours that two extractors find are the same image."
+_PREFERENCES = (
+    "The mean similarity of images and their nearest ones by each extractor, and how often no other extractor's match "
+    "is more similar."
+)
 _PLAINNESS = (
     "Correlation (Pearson r, with its interval) of each similarity with the entropy of the pair: a large one says that "
     "the similarity prefers plain images."
 )
 
 
-def audit_page(audit: AuditLike, title: str = "Metric passport") -> str:
+def audit_page(audit: Audit, title: str = "Metric passport") -> str:
     """The audit as HTML: sentences, the matrix of faults and metrics, curves, examples, tables and the protocol.
 
     Args:
@@ -56,6 +61,7 @@ def audit_page(audit: AuditLike, title: str = "Metric passport") -> str:
         *_by_metric(said),
         *_colour_share(audit.colour_share),
         *_rows("Do extractors agree on matches?", _MATCHES, audit.matches),
+        *_rows("Whose matches do similarities prefer?", _PREFERENCES, audit.preferences),
         *_rows("Do similarities prefer plain images?", _PLAINNESS, audit.plainness),
         "<h2>Faults and doses</h2>",
         _doses(rows, words),
@@ -83,7 +89,7 @@ def _verdict(said: Verdict) -> Iterator[str]:
         yield f'<p>To use the recommended metrics:</p><pre class="line"><code>{escape(said.line)}</code></pre>'
 
 
-def _untouched(audit: AuditLike) -> dict[Column, float]:
+def _untouched(audit: Audit) -> dict[Column, float]:
     return {Column(cell.extractor, cell.metric): cell.value for cell in audit.cells if cell.dose == 0}
 
 

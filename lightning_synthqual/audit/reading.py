@@ -3,83 +3,16 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from lightning_synthqual.audit.faults import FAULTS
+from lightning_synthqual.audit.passport import Audit, Cell
 from lightning_synthqual.metrics.catalogue import CATALOGUE
 from lightning_synthqual.reporting.numbers import with_error
 
 Kind = Literal["seen", "partly", "better", "blind", "unchanged"]
 _SINGULAR = {"grey levels": "grey level", "degrees": "degree", "bits lost": "bit lost"}
 _ON_INCEPTION = {"fd": "fid", "kd": "kid", "kd_rbf": "kid_rbf"}
-
-
-class CellLike(Protocol):
-    """A cell of an audit, as far as it is read here."""
-
-    @property
-    def extractor(self) -> str:
-        """Extractor of the features."""
-
-    @property
-    def metric(self) -> str:
-        """Metric, without the extractor's name."""
-
-    @property
-    def fault(self) -> str:
-        """Name of the fault."""
-
-    @property
-    def dose(self) -> float:
-        """Dose; 0: untouched images."""
-
-    @property
-    def value(self) -> float:
-        """Value of the metric."""
-
-    @property
-    def change(self) -> float:
-        """The value minus that of untouched images."""
-
-    @property
-    def change_std(self) -> float | None:
-        """Standard error of the change, if it has one."""
-
-    @property
-    def psnr(self) -> float | None:
-        """PSNR of the faulty images in dB, infinite if they are unchanged."""
-
-    @property
-    def told(self) -> str | None:
-        """``worse``, ``better`` or ``None``."""
-
-
-class AuditLike(Protocol):
-    """An audit, as far as it is read here."""
-
-    @property
-    def cells(self) -> Sequence[CellLike]:
-        """All cells."""
-
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """What made them."""
-
-    @property
-    def colour_share(self) -> Mapping[str, Mapping[str, float | None]]:
-        """By extractor and metric."""
-
-    @property
-    def matches(self) -> Any:
-        """Agreement of extractors, as rows."""
-
-    @property
-    def plainness(self) -> Any:
-        """Correlations with entropy, as rows."""
-
-    @property
-    def examples(self) -> Mapping[str, Any]:
-        """Images by fault and dose."""
 
 
 class Column(NamedTuple):
@@ -108,10 +41,10 @@ class Reading:
 
     column: Column
     fault: str
-    cells: tuple[CellLike, ...]
+    cells: tuple[Cell, ...]
 
     @property
-    def seen_from(self) -> CellLike | None:
+    def seen_from(self) -> Cell | None:
         """The smallest dose that is told as worse, as all larger ones are."""
         found = None
         for cell in reversed(self.cells):
@@ -121,12 +54,12 @@ class Reading:
         return found
 
     @property
-    def better(self) -> tuple[CellLike, ...]:
+    def better(self) -> tuple[Cell, ...]:
         """The doses that are told as better than untouched images."""
         return tuple(cell for cell in self.cells if cell.told == "better")
 
     @property
-    def told(self) -> CellLike | None:
+    def told(self) -> Cell | None:
         """The smallest dose that is told, as worse or as better."""
         return next((cell for cell in self.cells if cell.told is not None), None)
 
@@ -155,13 +88,13 @@ class Reading:
 Readings = Mapping[str, Mapping[Column, Reading]]  # by fault and metric
 
 
-def readings(audit: AuditLike) -> dict[str, dict[Column, Reading]]:
+def readings(audit: Audit) -> dict[str, dict[Column, Reading]]:
     """What an audit says, by fault and metric, in the order of its cells.
 
     Args:
         audit: The audit.
     """
-    found: dict[str, dict[Column, list[CellLike]]] = {}
+    found: dict[str, dict[Column, list[Cell]]] = {}
     for cell in audit.cells:
         if cell.dose > 0:
             found.setdefault(cell.fault, {}).setdefault(Column(cell.extractor, cell.metric), []).append(cell)
@@ -213,7 +146,7 @@ class Words:
             return f"dose {dose:g}"
         return f"{dose:g} {_SINGULAR.get(unit, unit) if dose == 1 else unit}"
 
-    def cell(self, cell: CellLike) -> str:
+    def cell(self, cell: Cell) -> str:
         """The dose of a cell, with its PSNR if there is one."""
         return self.dose(cell.fault, cell.dose) + (f" ({cell.psnr:.0f} dB)" if _is_finite(cell.psnr) else "")
 

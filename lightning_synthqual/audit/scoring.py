@@ -1,6 +1,6 @@
 """Scores of faulty sets, and their changes, paired by image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, sqrt
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_synthqual.audit.faulty import FaultySet, Features
 from lightning_synthqual.audit.reading import Column
 from lightning_synthqual.evaluation.workspace import Workspace
+from lightning_synthqual.images.access import FewImages
 from lightning_synthqual.metrics.base import Influence, Metric, Score, as_scores
 from lightning_synthqual.metrics.catalogue import direction_of
 from lightning_synthqual.metrics.difference import paired_difference
@@ -18,22 +19,6 @@ from lightning_synthqual.metrics.figures import Role
 from lightning_synthqual.metrics.views import Generated, RealSets, Runtime, SetView
 
 CERTAIN = 3.0  # standard errors of a change that is told
-
-
-class NoImages:
-    """The images of a set whose features are all there is."""
-
-    def shard(self, count: int) -> list[int]:
-        """None of them."""
-        return []
-
-    def pick(self, indices: Sequence[int]) -> list[Tensor]:
-        """None of them."""
-        return []
-
-    def name(self, index: int) -> str:
-        """The item's number."""
-        return f"item {index}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +97,7 @@ class Scoring:
             name: {output: rows.to(device) for output, rows in outputs.items()} for name, outputs in features.items()
         }
         embeddings = {name: extractor.embedding for name, extractor in extractors.items()}
-        return SetView(role, moved, embeddings, NoImages(), None, count)
+        return SetView(role, moved, embeddings, FewImages(torch.empty(0, 3, 1, 1)), None, count)
 
 
 def changes(

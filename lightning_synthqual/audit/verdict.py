@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_synthqual.audit.cover import Cover, cheapest_cover
+from lightning_synthqual.audit.passport import Audit
 from lightning_synthqual.audit.reading import (
-    AuditLike,
     Column,
     Kind,
     Reading,
@@ -51,7 +51,7 @@ class Verdict:
         return f"metrics=({names}{',' if len(self.metrics) == 1 else ''})" if names else ""
 
 
-def verdict(audit: AuditLike) -> Verdict:
+def verdict(audit: Audit) -> Verdict:
     """What an audit says, in sentences.
 
     Args:

@@ -9,8 +9,8 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from lightning_synthqual.callbacks.lightning import stage_source, train_loader
-from lightning_synthqual.evaluation.inputs import check_reference, open_inputs
 from lightning_synthqual.evaluation.plan import Plan
+from lightning_synthqual.evaluation.sets import open_inputs
 from lightning_synthqual.images.inputs import Inputs
 from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.source import Images
@@ -77,9 +77,7 @@ class TrainerData:
         else:
             images = Images.of(trainer_data(trainer, images, "inputs"))
         name = None if stage is None else f"the trainer's {stage} data"
-        found = open_inputs(plan, images, num_samples=num_samples, repeat=repeat, given=name)
-        check_reference(plan, real, found, "None")
-        return found
+        return open_inputs(plan, images, real, num_samples=num_samples, repeat=repeat, given=name, example="None")
 
     def _of_stage(self, trainer: Trainer, stage: str) -> Any:
         try:

@@ -38,7 +38,6 @@ from lightning_synthqual.callbacks.weights import SampledWeights, checksum_in, s
 from lightning_synthqual.checking import check_all
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.evaluator import Evaluator
-from lightning_synthqual.evaluation.inputs import number_of
 from lightning_synthqual.evaluation.plan import PLANNED_RULES, make_plan
 from lightning_synthqual.evaluation.reference import open_real, open_set
 from lightning_synthqual.evaluation.report import Report
@@ -160,14 +159,12 @@ class QualityMonitor(BothPackages, Callback):
         self.schedule = Schedule(checked["every_n_epochs"], checked["every_n_train_batches"])
         self.real = real
         self.held_out = held_out
-        self.inputs = inputs
-        self.repeat_inputs = repeat_inputs
+        self.inputs, self.repeat_inputs = inputs, repeat_inputs
         self.num_samples: int = checked["num_samples"]
         self.evaluate_at_end: bool = checked["evaluate_at_end"]
         self.model = checked["model"]
         self.sampler = checked["sampler"]
-        self.labels = labels
-        self.label_format = label_format
+        self.labels, self.label_format = labels, label_format
         self.plan.check_labels(labels, label_format)
         self.prefix = prefix
         self.on_error = on_error
@@ -280,7 +277,7 @@ class QualityMonitor(BothPackages, Callback):
         tell_of_averages(pl_module, self.model, self.prefix)
         if compared is not None:
             rank_zero_info(f"{self.prefix}: looks for features of `{compared.role}`: {', '.join(plan.extractor_names)}")
-        count = number_of(plan, self.num_samples, self._inputs)
+        count = plan.number_of(self.num_samples, self._inputs)
         evaluator = Evaluator(workspace, compared, other, sampler=sampler, num_samples=count)
         tell_of_reference(evaluator.reference, self.prefix)
         self._evaluator = evaluator
@@ -332,7 +329,7 @@ class QualityMonitor(BothPackages, Callback):
                     sampler = self._sampler(trainer, pl_module, module, weights, checksum)
                 before = self._history.newest if trainer.state.fn == "fit" else None
                 now = {"step": logged_step(trainer), "epoch": trainer.current_epoch}
-                count = number_of(evaluator.workspace.plan, self.num_samples, self._inputs)
+                count = evaluator.workspace.plan.number_of(self.num_samples, self._inputs)
                 report = evaluator.evaluate(sampler, count, before=before, **now)
         except Exception as error:
             if self.on_error == "raise":

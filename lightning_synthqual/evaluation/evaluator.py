@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from math import isclose, isfinite
@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_synthqual.evaluation.by_class import ByClass, joined
-from lightning_synthqual.evaluation.inputs import as_protocol, check_same_everywhere
 from lightning_synthqual.evaluation.reference import Reference, check_enough, peak_memory
 from lightning_synthqual.evaluation.report import Report, describe, drawings
 from lightning_synthqual.evaluation.sets import SHOWN, GeneratedSet, as_generated, described, read_generated, sample
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.extractors.extraction import Extracted
+from lightning_synthqual.images.access import FewImages
 from lightning_synthqual.images.inputs import Inputs
 from lightning_synthqual.images.randomness import preserved_generators
 from lightning_synthqual.images.ranges import PixelRange, generated_range
@@ -27,6 +26,7 @@ from lightning_synthqual.images.sampling import Sampler
 from lightning_synthqual.images.state import undisturbed
 from lightning_synthqual.images.store import ImageStore
 from lightning_synthqual.metrics.base import SUFFIXES, Influence, Metric, Score, Scores, as_scores, naming
+from lightning_synthqual.metrics.figures import Bars, Table
 from lightning_synthqual.metrics.influences import compact
 from lightning_synthqual.metrics.shard import smaller_tiles
 from lightning_synthqual.metrics.worst import worst_images
@@ -89,7 +89,6 @@ class Evaluator:
                     size = None if compared is None else compared.first_size()
                     tried = self._try_out(sampler, num_samples or _TRIED, size)
             with self.ranks.synchronized("preparing the reference"):
-                self._by_class = ByClass(workspace, compared)
                 self.reference = Reference(workspace, self.metrics, compared, other)
             if tried is not None:
                 count = num_samples or _TRIED
@@ -136,7 +135,7 @@ class Evaluator:
                     generated.extracted.seconds["paths"] = time.perf_counter() - sampled
             seen = generated.extracted.seen
             self.workspace.warn(generated_range(plan.image_range).caveat(seen, "the generator"))
-            report = self._report(self._by_class.sampled(generated, sampler), scores, failures, started)
+            report = self._report(generated, scores, failures, started)
         sampling = {**generated.protocol, "repeatable": self._repeatable}
         report = replace(report, protocol={**report.protocol, "sampling": sampling}, step=step, epoch=epoch)
         return with_change(report, before)
@@ -154,8 +153,7 @@ class Evaluator:
         started = time.perf_counter()
         stage = self.ranks.synchronized("the evaluation")
         with _leaving_no_trace(*self._real, image_set), stage, self.workspace.on_device():
-            self._by_class.check(image_set)
-            generated = self._by_class.read(read_generated(self.workspace, image_set, inputs), image_set)
+            generated = read_generated(self.workspace, image_set, inputs)
             extracted = generated.extracted
             self.reference.check_generated(self.metrics, extracted.count, f"`{image_set.role}`", extracted.features)
             self._compare_sizes(extracted.size, self._real_size)
@@ -163,7 +161,8 @@ class Evaluator:
                 for warning in metric.try_out(generated.view, _pair(self._real_size)):
                     self.workspace.warn(warning)
             report = self._report(generated, {}, {}, started)
-        about = {**report.protocol["generated"], **described(image_set), **as_protocol(inputs)}
+        about = {**report.protocol["generated"], **described(image_set)}
+        about |= {} if inputs is None else {"inputs": inputs.protocol}
         return replace(report, protocol={**report.protocol, "generated": about})
 
     def _report(self, generated: GeneratedSet, scores: dict[str, Scores], failures: Failures, started: float) -> Report:
@@ -175,14 +174,11 @@ class Evaluator:
         if failures and not scores:
             raise next(iter(failures.values()))
         self.failures = failures
-        figures = {name: each for part in scores.values() for name, each in part.figures.items()}
-        tables = {name: each for part in scores.values() for name, each in part.tables.items()}
-        drawn, listed = joined(scores, self.metrics)
-        figures, tables = {**figures, **drawn}, {**tables, **listed}
+        figures = _joined(part.figures for part in scores.values())
+        tables = _joined(part.tables for part in scores.values())
         influences = self._influences(scores)
         figures |= worst_images(self.workspace.plan.worst, influences, self.metrics, self.workspace.warn)
         protocol = describe(self.workspace, self.metrics, self.reference, generated)
-        protocol |= self._by_class.protocol()
         if failures:
             protocol["failed"] = {name: f"{type(error).__name__}: {error}" for name, error in failures.items()}
         pictures, drawn_tables = drawings(self.reference, generated, figures, tables)
@@ -247,16 +243,12 @@ class Evaluator:
         extras = {"": found}
         if metric.floor or metric.gap:
             extras |= self.reference.extras(metric, metric.rows(generated.view))
-        reported = {suffix: metric.reported(scores) for suffix, scores in extras.items()}
-        by_class = self._by_class.scores(metric, self.reference.view, generated)
-        reported[""] = {**reported[""], **by_class.values}
-        for suffix, scores in reported.items():
-            for name, score in scores.items():
+        for suffix, scores in extras.items():
+            for name, score in metric.reported(scores).items():
                 values[name + suffix] = Score(score.value) if suffix == "_floor" else score
                 if score.error is not None and suffix != "_floor":
                     values[f"{name}{suffix}_std"] = Score(score.error)
-        tables = {**found.tables, **by_class.tables}
-        return Scores(values, found.figures, tables)
+        return Scores(values, found.figures, found.tables)
 
     def _scalars(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """The values of all metrics in the order in which they were asked for, the same on every process."""
@@ -297,7 +289,8 @@ class Evaluator:
         if isinstance(sampler.label_source, ImageSet) and self.ranks.world_size > 1:
             sampler.label_source.compare(self.ranks.gather_objects, self.ranks.rank)
             sampler.label_source.check_whole()
-        check_same_everywhere(sampler.inputs, self.ranks)
+        if sampler.inputs is not None:
+            sampler.inputs.compare(self.ranks.gather_objects)
         for metric in self.metrics:
             check_enough(metric, num_samples, "`num_samples`")
             if metric.published is not None and not plan.smoke_test:
@@ -310,7 +303,7 @@ class Evaluator:
             self._compare_sizes(size, real_size)
             features = {name: each(images.to(workspace.device)) for name, each in workspace.extractors.items()}
             extracted = Extracted(_TRIED, features, None, [size], PixelRange(), None, [], {})
-            view = as_generated(workspace, extracted, _Few(images), sampler)
+            view = as_generated(workspace, extracted, FewImages(images), sampler)
             for metric in self.metrics:
                 for warning in metric.try_out(view, _pair(real_size)):
                     workspace.warn(warning)
@@ -355,23 +348,14 @@ class Evaluator:
         )
 
 
-class _Few:
-    """A few images at hand."""
-
-    def __init__(self, images: Tensor) -> None:
-        self._images = images.cpu()
-
-    def shard(self, count: int) -> list[int]:
-        """All of them."""
-        return list(range(min(count, len(self._images))))
-
-    def pick(self, indices: Sequence[int]) -> list[Tensor]:
-        """Images by index."""
-        return [self._images[index] for index in indices]
-
-    def name(self, index: int) -> str:
-        """The number of the item."""
-        return f"item {index}"
+def _joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Figures or tables by name; bars and tables that several metrics give under one name become one."""
+    found: dict[str, Any] = {}
+    for name, each in (item for part in parts for item in part.items()):
+        known: Any = found.get(name)
+        joins = isinstance(each, Bars | Table) and type(known) is type(each)
+        found[name] = each if not joins else known.followed_by(each)
+    return found
 
 
 def _equal(images: Tensor, others: Tensor) -> bool:

@@ -12,10 +12,10 @@ from torch import nn
 from lightning_synthqual.checking import check, check_all
 from lightning_synthqual.distributed import Ranks
 from lightning_synthqual.evaluation.evaluator import Evaluator
-from lightning_synthqual.evaluation.inputs import check_reference, number_of, open_inputs
 from lightning_synthqual.evaluation.plan import INPUTS_RULES, Plan, make_plan
 from lightning_synthqual.evaluation.reference import Reference, open_real, open_set
 from lightning_synthqual.evaluation.report import Report, describe_settings, with_real_samples
+from lightning_synthqual.evaluation.sets import open_inputs
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.images.averages import averages_message, named_averages
 from lightning_synthqual.images.checksum import parameters_of, weights_checksum
@@ -128,10 +128,9 @@ def evaluate(
     plan = make_plan(**{name: arguments[name] for name in signature(make_plan).parameters if name in arguments})
     workspace = Workspace(plan, Ranks(), _device(device, None), progress)
     with workspace.ranks.synchronized("opening the images"):
-        given = open_inputs(plan, inputs, num_samples=num_samples, repeat=repeat_inputs)
-        check_reference(plan, real, given, "data")
+        given = open_inputs(plan, inputs, real, num_samples=num_samples, repeat=repeat_inputs)
         compared, other = open_real(plan, real, held_out)
-        images = _open_generated(plan, fake)
+        images = _open_generated(plan, fake, compared)
     evaluator = Evaluator(workspace, compared, other)
     return with_real_samples(evaluator.evaluate_images(images, given), evaluator.reference)
 
@@ -186,13 +185,12 @@ class GeneratorScorer:
         self._device = _device(device, module)
         workspace = Workspace(self._plan, Ranks(), self._device, progress)
         with workspace.ranks.synchronized("opening the images"):
-            self._inputs = open_inputs(self._plan, inputs, num_samples=num_samples, repeat=repeat_inputs)
-            check_reference(self._plan, real, self._inputs, "data")
+            self._inputs = open_inputs(self._plan, inputs, real, num_samples=num_samples, repeat=repeat_inputs)
             compared, other = open_real(self._plan, real, held_out)
             self._label_source = open_set(self._plan, real, "real") if labels == "data" else None
             source = self._sampler(module, self._weights, {})
         workspace.warn(averages_message(module, model))
-        self._num_samples = number_of(self._plan, num_samples, self._inputs)
+        self._num_samples = self._plan.number_of(num_samples, self._inputs)
         self._evaluator = Evaluator(workspace, compared, other, sampler=source, num_samples=self._num_samples)
 
     @property
@@ -303,7 +301,7 @@ def _default_device(module: nn.Module | None) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _open_generated(plan: Plan, source: Any) -> ImageSet:
+def _open_generated(plan: Plan, source: Any, compared: ImageSet | None) -> ImageSet:
     """Open generated images that exist already.
 
     Raises:
@@ -326,4 +324,6 @@ def _open_generated(plan: Plan, source: Any) -> ImageSet:
         skip_unreadable=plan.skip_unreadable,
     )
     images.inspect()
+    if plan.reads_labels and compared is not None:
+        images.check_classes(compared)
     return images

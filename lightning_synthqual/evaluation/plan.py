@@ -10,10 +10,12 @@ from lightning_synthqual.extractors.base import check_extractor_name
 from lightning_synthqual.extractors.registry import CATALOGUE as EXTRACTORS
 from lightning_synthqual.extractors.registry import PAIRS as PAIR_NETWORKS
 from lightning_synthqual.extractors.registry import open_clip_names
+from lightning_synthqual.images.inputs import Inputs
 from lightning_synthqual.images.ranges import Range
 from lightning_synthqual.images.source import checked_range
 from lightning_synthqual.importing import resolve_object
 from lightning_synthqual.metrics.base import Metric
+from lightning_synthqual.metrics.by_class import PerClass
 from lightning_synthqual.metrics.catalogue import CATALOGUE as METRICS
 from lightning_synthqual.metrics.catalogue import members, metrics_by_name, owner
 from lightning_synthqual.metrics.custom import as_metric
@@ -92,7 +94,6 @@ class Plan:
         keep_on_device: Whether networks and the reference stay on the accelerator between evaluations.
         smoke_test: Whether only a few images are used, so that published protocols do not require their numbers.
         worst: Names of the scalars whose most harmful images are shown.
-        per_class: Whether metrics of features are reported by class, too.
     """
 
     metrics: tuple[Metric, ...]
@@ -114,7 +115,6 @@ class Plan:
     keep_on_device: bool = False
     smoke_test: bool = False
     worst: tuple[str, ...] = ()
-    per_class: bool = False
 
     @property
     def min_images(self) -> int:
@@ -137,6 +137,11 @@ class Plan:
         return any(metric.floor or metric.gap or metric.both_sets for metric in self.metrics)
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether a metric looks at the classes of images."""
+        return any(metric.reads_labels for metric in self.metrics)
+
+    @property
     def extractor_names(self) -> list[str]:
         """The extractors that metrics read."""
         return list(dict.fromkeys(name for metric in self.metrics for name in metric.extractors()))
@@ -150,6 +155,34 @@ class Plan:
         """The most generated images, where only a few are used."""
         return max(_TINY, self.min_images) if self.smoke_test else None
 
+    def number_of(self, num_samples: int, inputs: Inputs | None) -> int:
+        """Number of images to generate."""
+        if inputs is not None:
+            return inputs.num_samples
+        return num_samples if self.most_samples is None else min(num_samples, self.most_samples)
+
+    def check_inputs(self, inputs: Inputs | None) -> None:
+        """Raise if a metric does not find the targets or texts that it compares with.
+
+        Raises:
+            ValueError: It names the metric.
+        """
+        for metric in self.metrics:
+            names = ", ".join(metric.names)
+            if metric.reads_targets and (inputs is None or inputs.targets is None):
+                missing = "`inputs` is missing" if inputs is None else "the items of `inputs` hold no image"
+                raise ValueError(
+                    f"{names} compares each generated image with its target, but {missing}. Pass `inputs=` items that "
+                    "are tuples (input, target), dicts with `target`, or images that are their own targets; for "
+                    "similarities to the nearest real images, ask for 'pairs'."
+                )
+            if metric.reads_texts and (inputs is None or not inputs.has_texts):
+                missing = "`inputs` is missing" if inputs is None else "the items of `inputs` hold none"
+                raise ValueError(
+                    f"{names} compares each generated image with its text, but {missing}. Pass `inputs=` a list of "
+                    "prompts, or items that are tuples with a string or dicts with `text`, `caption` or `prompt`."
+                )
+
     def check_labels(self, labels: str | None, label_format: str) -> None:
         """Raise if a generator is not given the labels that other arguments need.
 
@@ -157,15 +190,10 @@ class Plan:
             ValueError: It names the argument.
         """
         needing = ["label_format='one_hot'"] if label_format == "one_hot" else []
-        needing += ["per_class=True"] if self.per_class else []
+        needing += ["per_class=True"] if self.reads_labels else []
         if needing and labels is None:
             raise ValueError(
                 f"`{needing[0]}` needs labels of generated images. Pass `labels='uniform'` or `labels='data'`, too."
-            )
-        if self.per_class and not any(metric.by_class for metric in self.metrics):
-            raise ValueError(
-                "`per_class=True` was given, but none of the metrics compares features of real and generated images: "
-                f"{', '.join(self.names)}. Add one, such as 'fid', or leave `per_class` out."
             )
 
     def check_held_out(self, held_out: Any) -> None:
@@ -225,6 +253,9 @@ def make_plan(
     known = list(dict.fromkeys([*EXTRACTORS, *own]))
     asked, worst = _without_worst([_own_metric(each) for each in metrics], known)
     found, names = _metrics(asked, known, values["options"])
+    if values["per_class"]:
+        added = _by_class(found)
+        found, names = [*found, *added], [*names, *(name for each in added for name in each.names)]
     _check_networks(found)
     return Plan(
         metrics=tuple(found),
@@ -236,7 +267,7 @@ def make_plan(
         **{
             name: values[name]
             for name in PLANNED_RULES
-            if name not in ("metrics", "image_size", "extractors", "options")
+            if name not in ("metrics", "image_size", "extractors", "options", "per_class")
         },
     )
 
@@ -265,6 +296,21 @@ def _metrics(
                     f"{', '.join(extractors)}). Pass your own as `extractors={{{extractor!r}: module}}`."
                 )
     return found, list(dict.fromkeys(order))
+
+
+def _by_class(metrics: Sequence[Metric]) -> list[PerClass]:
+    """The same metrics by class, where that has a meaning.
+
+    Raises:
+        ValueError: If it has for none of them.
+    """
+    found = [PerClass(metric) for metric in metrics if metric.by_class]
+    if not found:
+        raise ValueError(
+            "`per_class=True` was given, but none of the metrics compares features of real and generated images: "
+            f"{', '.join(metric.name for metric in metrics)}. Add one, such as 'fid', or leave `per_class` out."
+        )
+    return found
 
 
 def _without_worst(given: Iterable[Any], extractors: Iterable[str]) -> tuple[list[Any], list[str]]:

@@ -45,6 +45,8 @@ def open_real(plan: Plan, real: Any, held_out: Any) -> tuple[ImageSet | None, Im
     for image_set in (compared, other if plan.compares_both else None):
         if image_set is not None:
             image_set.inspect()
+    if plan.reads_labels and compared is not None:
+        compared.label(0)  # an error where there are none
     return compared, other
 
 
@@ -122,11 +124,6 @@ class Reference:
     def images(self) -> dict[str, ImageAccess]:
         """The images of both real sets by role."""
         return {each.images.role: each.view.images for each in (self.main, self.other) if each is not None}
-
-    @property
-    def view(self) -> SetView | None:
-        """The images to compare with, as metrics see them."""
-        return None if self.main is None else self.main.view
 
     @property
     def count(self) -> int:

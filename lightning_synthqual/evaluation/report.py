@@ -16,7 +16,7 @@ from lightning_synthqual.evaluation.reference import Reference
 from lightning_synthqual.evaluation.sets import SHOWN, GeneratedSet
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.images.randomness import preserved_generators
-from lightning_synthqual.metrics.base import PER_CLASS, SUFFIXES, Direction, Influence, Metric, Score
+from lightning_synthqual.metrics.base import SUFFIXES, Direction, Influence, Metric, Score
 from lightning_synthqual.metrics.catalogue import direction
 from lightning_synthqual.metrics.figures import Figure, ImageRef, NameRef, Table
 from lightning_synthqual.metrics.views import SetView
@@ -96,7 +96,7 @@ class Report:
         """Whether lower (``"min"``) or higher (``"max"``) values of a scalar are better; ``None`` if neither."""
         if name.endswith(("_std", "_floor", "_change")):
             return None
-        stem, metrics = name.removesuffix("_gap").removesuffix(PER_CLASS), self.protocol.get("metrics", {})
+        stem, metrics = name.removesuffix("_gap"), self.protocol.get("metrics", {})
         owners = [owner for owner in metrics if stem == owner or stem.startswith(f"{owner}_")]
         described = metrics[max(owners, key=len)] if owners else {}
         if "direction" not in described:

@@ -1,103 +1,102 @@
 """The sets of images of an evaluation, each with its features and its pixels at hand: real ones, generated ones."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_synthqual.distributed import Ranks
-from lightning_synthqual.evaluation.inputs import InputTexts, check_number
+from lightning_synthqual.evaluation.plan import Plan
 from lightning_synthqual.evaluation.workspace import Workspace
 from lightning_synthqual.extractors.base import Identity
 from lightning_synthqual.extractors.extraction import Extracted, Extraction, Wanted
 from lightning_synthqual.extractors.selection import Selected
+from lightning_synthqual.extractors.texts import InputTexts
+from lightning_synthqual.images.access import DatasetImages, FetchableImages, SampledImages
 from lightning_synthqual.images.blocks import Block
-from lightning_synthqual.images.inputs import Inputs
-from lightning_synthqual.images.labels import Labels
+from lightning_synthqual.images.identity import sampled
+from lightning_synthqual.images.inputs import DEFAULT_SAMPLES, Inputs
+from lightning_synthqual.images.labels import as_class
 from lightning_synthqual.images.parts import check_disjoint
 from lightning_synthqual.images.paths import LatentPathSampler
 from lightning_synthqual.images.reference import ImageSet, fingerprint_of_pixels
 from lightning_synthqual.images.sampling import Sampler
+from lightning_synthqual.images.source import Images
 from lightning_synthqual.images.store import ImageStore
 from lightning_synthqual.metrics.base import Metric
 from lightning_synthqual.metrics.figures import Role
-from lightning_synthqual.metrics.views import Generated, ImageAccess, SetView
+from lightning_synthqual.metrics.views import Generated, ImageAccess, Labels, SetView
 from lightning_synthqual.residence import OnDevice
 
 SHOWN = 64  # images in the sample grid
 _DIGESTS = Identity("digests", weights="none", preprocessing="SHA-256 of uint8 pixels and shape")
 
 
-class DatasetImages:
-    """Images of a data set, which every process can read."""
+def open_inputs(
+    plan: Plan,
+    source: Any,
+    real: Any,
+    *,
+    num_samples: int = DEFAULT_SAMPLES,
+    repeat: bool = False,
+    given: str | None = None,
+    example: str = "data",
+) -> Inputs | None:
+    """Open what a generator is conditioned on, if anything is given, and check that metrics find what they need.
 
-    def __init__(self, image_set: ImageSet, ranks: Ranks) -> None:
-        self._image_set = image_set
-        self._ranks = ranks
+    Args:
+        plan: The plan.
+        source: What was given as ``inputs``.
+        real: What was given as ``real``.
+        num_samples: Number of images to generate; 10,000 also stands for as many as there are items if these are fewer.
+        repeat: Whether items may be used several times.
+        given: Which of the trainer's data they are, if they are.
+        example: The data in the line to pass where ``real`` is missing; ``"None"`` stands for the trainer's.
 
-    def shard(self, count: int) -> list[int]:
-        """Every so many-th of the first images."""
-        return list(range(self._ranks.rank, count, self._ranks.world_size))
-
-    def pick(self, indices: Sequence[int]) -> list[Tensor]:
-        """Any images."""
-        return self._image_set.pick(indices)
-
-    def name(self, index: int) -> str:
-        """The name of the file, or the number of the item."""
-        return self._image_set.name(index)
-
-    def fetch(self, indices: Sequence[int], size: Sequence[int] | None) -> dict[int, Tensor]:
-        """Nothing: the images are read when they are drawn."""
-        return {}
-
-
-class SampledImages:
-    """Images of a generator, of which each process has stored those that it sampled."""
-
-    def __init__(self, store: ImageStore, ranks: Ranks) -> None:
-        self._store = store
-        self._ranks = ranks
-
-    def shard(self, count: int) -> list[int]:
-        """Those of the first images that this process has sampled."""
-        return [index for index in self._store if index < count]
-
-    def pick(self, indices: Sequence[int]) -> list[Tensor]:
-        """Images that this process has sampled."""
-        return [self._store[index] for index in indices]
-
-    def name(self, index: int) -> str:
-        """The number of the item."""
-        return f"item {index}"
-
-    def fetch(self, indices: Sequence[int], size: Sequence[int] | None) -> dict[int, Tensor]:
-        """Any images, by index, on every process; every process asks for the same ones.
-
-        Args:
-            indices: Their numbers.
-            size: (height, width) of all generated images, or ``None`` if they differ.
-        """
-        groups = [list(indices)] if size is not None else [[index] for index in indices]
-        found: dict[int, Tensor] = {}
-        for group in groups:
-            own = [place for place, index in enumerate(group) if index in set(self._store)]
-            rows = torch.stack([self._store[group[place]] for place in own]) if own else None
-            if group:
-                images = self._ranks.gather_rows(rows, own, len(group), torch.device("cpu"))
-                found |= dict(zip(group, images, strict=True))
-        return found
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        TypeError: If ``source`` is no set of items.
+        ValueError: If there are too few items, or a metric does not find targets or texts.
+    """
+    if Images.of(source).source is None:
+        inputs = None
+    else:
+        inputs = Inputs(
+            source,
+            num_samples=num_samples,
+            most=plan.most_samples,
+            repeat=repeat,
+            given=given,
+            seed=plan.seed,
+            declared=plan.real_range,
+            fallback=plan.image_range,
+            image_size=plan.size,
+            num_workers=plan.num_workers,
+        )
+    plan.check_inputs(inputs)
+    if inputs is not None and inputs.targets is not None and any(each.reads_targets for each in plan.metrics):
+        inputs.targets.inspect()
+        inputs.keep_targets()
+    _check_reference(plan, real, inputs, example)
+    return inputs
 
 
-class FetchableImages(ImageAccess, Protocol):
-    """Images of which some may be asked for by every process."""
-
-    def fetch(self, indices: Sequence[int], size: Sequence[int] | None) -> dict[int, Tensor]:
-        """Images by index, on every process, as far as they can't be read later."""
-        ...
+def _check_reference(plan: Plan, real: Any, inputs: Inputs | None, example: str) -> None:
+    """Raise if nothing says which images of (input, target) items are the real ones; ``example`` stands for these."""
+    images = Images.of(real)
+    asked = plan.reads_real and plan.reference == "real" and images.source is None and images.key is None
+    if asked and inputs is not None and inputs.distinct_targets:
+        names = [name for metric in plan.metrics if metric.reads_real for name in metric.names]
+        raise ValueError(
+            f"{names[0]} compares generated images with real ones, but `real` is missing, and without a word the first "
+            "image of an item, its input, would be taken. Pass "
+            f"`real=Images({example}, key={inputs.target_key!r})` to compare with targets."
+        )
 
 
 @dataclass(frozen=True)
@@ -136,14 +135,12 @@ class GeneratedSet:
         images: Access to single images.
         view: The same as metrics see it.
         protocol: Plain values that describe how the images were made.
-        labels: Their classes, where scores by class were asked for.
     """
 
     extracted: Extracted
     images: FetchableImages
     view: Generated
     protocol: Mapping[str, Any]
-    labels: Labels | None = None
 
 
 def sample(
@@ -164,7 +161,7 @@ def sample(
     extraction = Extraction(workspace.selected(), ranks, workspace.device, wanted)
     extracted = extraction.run(_own_parts(blocks, ranks), "sampling", count, workspace.progress.stage)
     images = SampledImages(store, ranks)
-    view = as_generated(workspace, extracted, images, sampler)
+    view = replace(as_generated(workspace, extracted, images, sampler), labels=_drawn_labels(workspace, sampler, count))
     return GeneratedSet(extracted, images, view, {**sampler.protocol, "batch_size": plan.batch_size})
 
 
@@ -172,9 +169,11 @@ def read_generated(workspace: Workspace, image_set: ImageSet, inputs: Inputs | N
     """Read images that exist already and extract their features; ``inputs``: what they were made of, in their order."""
     _compare(workspace, image_set)
     extracted = _read(workspace, image_set, workspace.selected(), Wanted(SHOWN))
-    check_number(extracted.count, inputs)
+    if inputs is not None:
+        inputs.check_count(extracted.count)
     images = DatasetImages(image_set, workspace.ranks)
     view = as_generated(workspace, extracted, images, None, inputs)
+    view = replace(view, labels=_labels(workspace, image_set))
     return GeneratedSet(extracted, images, view, image_set.describe())
 
 
@@ -238,6 +237,7 @@ def _real_set(
     count, size = len(image_set) if rows is None else len(rows), image_set.first_size()
     role: Any = image_set.role
     stored = as_view(workspace, role, features, DatasetImages(image_set, workspace.ranks), size, count)
+    stored = replace(stored, labels=_labels(workspace, image_set))
     on_device = {name: OnDevice(outputs, workspace.residence) for name, outputs in features.items()}
     return RealSet(
         images=image_set,
@@ -294,7 +294,9 @@ def as_generated(
     paths = None if sampler is None else partial(_paths, workspace, sampler)
     inputs = sampler.inputs if sampler is not None else inputs
     targets = inputs if inputs is not None and inputs.targets is not None else None
-    texts = InputTexts(workspace, inputs) if inputs is not None and inputs.has_texts else None
+    texts = None
+    if inputs is not None and inputs.has_texts:
+        texts = InputTexts(inputs, workspace.ranks, workspace.load_text, workspace.once)
     return Generated(**vars(view), paths=paths, targets=targets, texts=texts)
 
 
@@ -309,6 +311,47 @@ def as_view(
     """A set of images as metrics see it."""
     embeddings = {name: extractor.embedding for name, extractor in workspace.extractors.items()}
     return SetView(role, features, embeddings, images, (size[0], size[1]) if size else None, count)
+
+
+def _labels(workspace: Workspace, image_set: ImageSet) -> Labels | None:
+    """The classes of a data set, where a metric looks at them."""
+    if not workspace.plan.reads_labels:
+        return None
+    rows = workspace.once(("labels", id(image_set)), lambda: _read_labels(workspace, image_set))
+    return Labels(rows, image_set.class_names)
+
+
+def _drawn_labels(workspace: Workspace, sampler: Sampler, count: int) -> Labels | None:
+    """The classes of samples, which are the same at each evaluation, where a metric looks at them."""
+    if not workspace.plan.reads_labels:
+        return None
+    numbers = workspace.once(
+        ("drawn labels", count), lambda: torch.tensor(sampler.class_numbers(count, workspace.plan.batch_size))
+    )
+    source = sampler.label_source if sampler.labels == "data" else None
+    of_items = _labels(workspace, source) if isinstance(source, ImageSet) else None
+    return Labels(numbers) if of_items is None else Labels(of_items.rows[numbers], of_items.names)
+
+
+def _read_labels(workspace: Workspace, image_set: ImageSet) -> Tensor:
+    """The labels (N,) of a set, from the cache where every process finds them; else they are there afterwards."""
+    ranks, cache, stamp, count = workspace.ranks, workspace.cache, image_set.stamp(), len(image_set)
+
+    def class_of(position: int) -> int:
+        return as_class(image_set.label(position), f"`{image_set.role}` (item {position})")
+
+    # The same images may have other labels, which is seen in those of a few.
+    probe = json.dumps(ranks.gather_objects([class_of(position) for position in sampled(count)])[0])
+    identity = Identity("labels", weights="none", preprocessing=hashlib.sha256(probe.encode()).hexdigest())
+    stored = None if stamp is None else cache.load(stamp, identity, rows=count)
+    if stored is not None:
+        return stored["labels"].clone()
+    own = list(range(ranks.rank, count, ranks.world_size))
+    rows = torch.tensor([class_of(position) for position in own], dtype=torch.int64)
+    labels = ranks.gather_rows(rows, own, count, torch.device("cpu"))
+    if stamp is not None:
+        cache.save(stamp, identity, {"labels": labels})
+    return labels
 
 
 def _paths(

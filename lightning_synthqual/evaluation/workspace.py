@@ -14,8 +14,14 @@ from lightning_synthqual.evaluation.plan import Plan
 from lightning_synthqual.extractors.base import Extractor, FrozenNetwork, Identity
 from lightning_synthqual.extractors.cache import FeatureCache
 from lightning_synthqual.extractors.pairs import PairNetwork, pair_of
-from lightning_synthqual.extractors.registry import PAIRS, load_configured, load_configured_pair
+from lightning_synthqual.extractors.registry import (
+    PAIRS,
+    load_configured,
+    load_configured_pair,
+    load_configured_text,
+)
 from lightning_synthqual.extractors.selection import Selected
+from lightning_synthqual.extractors.texts import TextEncoder
 from lightning_synthqual.importing import resolve_object
 from lightning_synthqual.metrics.base import Metric
 from lightning_synthqual.metrics.shard import Shard
@@ -114,9 +120,9 @@ class Workspace:
         self.shard = Shard(ranks.rank, ranks.world_size, ranks.total)
         self.extractors: dict[str, Extractor] = {}
         self.pairs: dict[str, PairNetwork] = {}
-        self.text_features: dict[str, tuple[Tensor, int]] = {}  # of the inputs; see `InputTexts`
         self._distances: dict[Any, Distance] = {}
         self._shared: dict[Any, Any] = {}
+        self._once: dict[Any, Any] = {}
         self._warned: set[str] = set()
 
     def warn(self, message: str | None) -> None:
@@ -125,6 +131,18 @@ class Workspace:
             _log.warning(message)
         if message is not None:
             self._warned.add(message)
+
+    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """What does not change during a run, computed when it is first asked for."""
+        if key not in self._once:
+            self._once[key] = compute()
+        return self._once[key]
+
+    def load_text(self, name: str) -> TextEncoder:
+        """The text network of an extractor, one process of each machine first."""
+        plan = self.plan
+        with self.ranks.node_leader_first():
+            return load_configured_text(name, plan.extractors.get(name), plan.weights_dir, self.device)
 
     def load_networks(self) -> None:
         """Load every network that a metric needs, one process of each machine first.

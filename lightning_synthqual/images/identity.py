@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from lightning_synthqual.images.files import ArrayDataset, FolderDataset
 from lightning_synthqual.images.holdings import LARGEST, MODULE_INTERNALS, is_simple
 from lightning_synthqual.images.randomness import Stream, derived_seed
 
@@ -28,6 +29,16 @@ def own_fingerprint(dataset: Any) -> str | None:
     """The fingerprint that a Hugging Face dataset keeps of its data and of all that was done to them."""
     found = getattr(dataset, "_fingerprint", None)
     return found if isinstance(found, str) and found else None
+
+
+def stamp_of(dataset: Any) -> list[Any] | None:
+    """What tells a map-style data set from others without reading it, as plain values, where there is such a thing."""
+    if isinstance(dataset, FolderDataset):
+        return ["folder", dataset.stamp()]
+    if isinstance(dataset, ArrayDataset):
+        return ["array", dataset.stamp()]
+    known = own_fingerprint(dataset)
+    return None if known is None else ["own", known, len(dataset)]
 
 
 def describe(dataset: Any) -> list[Any]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from lightning_synthqual.images.conditions import digest, has_target, target_key, text_of
-from lightning_synthqual.images.files import ArrayDataset, FolderDataset, open_path
+from lightning_synthqual.images.files import FolderDataset, open_path
 from lightning_synthqual.images.holdings import search
-from lightning_synthqual.images.identity import describe, own_fingerprint, sampled
+from lightning_synthqual.images.identity import describe, sampled, stamp_of
 from lightning_synthqual.images.randomness import Stream, derived_seed, preserved_generators, seed_global_generators
 from lightning_synthqual.images.reference import ImageSet
 from lightning_synthqual.images.source import Images
@@ -110,6 +110,33 @@ class Inputs:
         """Whether targets are other entries of the items than those that are taken for images without being asked."""
         return self.target_key is not None
 
+    def compare(self, gather: Callable[[Any], list[Any]]) -> None:
+        """Raise if processes are given different inputs.
+
+        Args:
+            gather: Returns the values that all processes pass to it, by rank.
+
+        Raises:
+            ValueError: It says what to do.
+        """
+        if len(set(gather(self.fingerprint))) > 1:
+            raise ValueError(
+                "Processes have different data as `inputs`, but image i is made of item i on whichever process. Give "
+                "each process the whole data set, in the same order."
+            )
+
+    def check_count(self, count: int) -> None:
+        """Raise unless there are as many finished images as inputs.
+
+        Raises:
+            ValueError: It names both numbers.
+        """
+        if count != self._count:
+            raise ValueError(
+                f"`fake` has {count} images and `inputs` {self._count} items, but image i belongs to item i. Give "
+                "equally many, in the same order."
+            )
+
     def ahead(self, turns: Iterable[Turn]) -> Iterator[tuple[Turn, Any]]:
         """Each turn with the batch of its positions, read while the turn before it is worked on.
 
@@ -198,7 +225,7 @@ class Inputs:
         """Whether reading draws random numbers, and a fingerprint of the items."""
         if _is_text(self.dataset):
             return False, _digest(["texts", *map(str, self.dataset)])
-        content, draws, digests = _stamp(self.dataset), bool(self._generators), []
+        content, draws, digests = stamp_of(self.dataset), bool(self._generators), []
         for place in sampled(self._count) if content is None else [0]:
             self._seed_generators(place)
             before = _states()
@@ -238,16 +265,6 @@ def _words(dataset: Any) -> str:
 
 def _is_text(dataset: Any) -> bool:
     return isinstance(dataset, list | tuple) and isinstance(dataset[0], str)
-
-
-def _stamp(dataset: Any) -> list[Any] | None:
-    """What tells a data set from others without reading it, where there is such a thing."""
-    if isinstance(dataset, FolderDataset):
-        return ["folder", dataset.stamp()]
-    if isinstance(dataset, ArrayDataset):
-        return ["array", dataset.stamp()]
-    known = own_fingerprint(dataset)
-    return None if known is None else ["own", known, len(dataset)]
 
 
 def _digest(content: list[Any]) -> str:

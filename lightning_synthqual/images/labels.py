@@ -1,35 +1,45 @@
-"""Labels: as a module takes them, and which classes data have."""
+"""Labels: the numbers of classes, and as a module takes them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_synthqual.images.files import FolderDataset
+
 LabelFormat = Literal["index", "one_hot"]
+NEEDING = "`labels='data'` or `per_class=True` needs"  # the arguments that labels are read for
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The classes of a set's images, and the names of classes where these have any.
+def label_of(dataset: Any, index: int, key: str | int | None, role: str) -> Any:
+    """Label of an item: the second entry of a tuple, ``label`` of a dict, or the class folder that a file lies in.
 
     Args:
-        rows: Numbers of the classes (N,), int64, on the CPU.
-        names: Names by number; empty: numbers are their names.
+        dataset: The data set.
+        index: Number of the item.
+        key: Where the image is in items; a second entry that is the image is no label.
+        role: Role of the set, for messages.
+
+    Raises:
+        ValueError: If the item has no label.
     """
-
-    rows: Tensor
-    names: Sequence[str] = ()
-
-    def of(self, number: int) -> Tensor:
-        """Positions of the images of a class."""
-        return (self.rows == number).nonzero().flatten()
-
-    def name(self, number: int) -> str | int:
-        """What a class is called."""
-        return self.names[number] if self.names else number
+    item = dataset if isinstance(dataset, FolderDataset) else dataset[index]
+    label = None
+    if isinstance(item, FolderDataset):
+        label = item.label(index)
+    elif isinstance(item, tuple | list):
+        label = item[1] if len(item) > 1 and key != 1 else None
+    elif isinstance(item, Mapping):
+        label = item.get("label")
+    if label is None:
+        raise ValueError(
+            f"{NEEDING} `{role}` items that are tuples (image, label) or dicts with `image` and `label`, or a folder "
+            f"of class folders, but got {type(item).__name__}. Use such a dataset, or `labels='uniform'` without "
+            "`per_class`."
+        )
+    return label
 
 
 def as_class(label: Any, where: str) -> int:

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_synthqual.images.blocks import Block, blocks, digests_of
-from lightning_synthqual.images.files import ArrayDataset, FolderDataset, open_path
-from lightning_synthqual.images.identity import describe, own_fingerprint, sampled
+from lightning_synthqual.images.files import FolderDataset, open_path
+from lightning_synthqual.images.identity import describe, sampled, stamp_of
 from lightning_synthqual.images.items import Item, Items
+from lightning_synthqual.images.labels import NEEDING, label_of
 from lightning_synthqual.images.parts import Parts
 from lightning_synthqual.images.randomness import Stream, derived_seed, preserved_generators
 from lightning_synthqual.images.ranges import DEFAULT_RANGE, Declaration, PixelRange, Range, generated_range
@@ -27,7 +28,6 @@ from lightning_synthqual.images.state import undisturbed
 
 _log = logging.getLogger(__name__)
 _VERSION = "2"  # of what happens between a file and its uint8 pixels, and of the seeds of choices
-_LABELS = "`labels='data'` or `per_class=True` needs"  # the arguments that labels are read for
 _FEW, _MANY = 16, 1024  # images that are looked at before all are read
 _LONG = 100_000  # images of a stream, after which somebody may wonder
 _COMPARED = 8  # images by which the data of processes are compared
@@ -202,32 +202,30 @@ class ImageSet:
             ValueError: If the items have no labels.
         """
         if self.indices is None:
-            raise ValueError(f"{_LABELS} a map-style dataset as `{self.role}`, but it is an iterable one.")
+            raise ValueError(f"{NEEDING} a map-style dataset as `{self.role}`, but it is an iterable one.")
         self.check_whole()
         if index not in self._labels:
-            item, label = self._labelled(self.indices[index])
-            if label is None:
-                raise ValueError(
-                    f"{_LABELS} `{self.role}` items that are tuples (image, label) or dicts with `image` and "
-                    f"`label`, or a folder of class folders, but got {type(item).__name__}. Use such a dataset, or "
-                    "`labels='uniform'` without `per_class`."
-                )
-            self._labels[index] = label
+            self._labels[index] = label_of(self.dataset, self.indices[index], self.images.key, self.role)
         return self._labels[index]
-
-    def _labelled(self, index: int) -> tuple[Any, Any]:
-        """An item of the dataset, or the folder that it is a file of, and its label; ``None`` if it has none."""
-        if isinstance(self.dataset, FolderDataset):
-            return self.dataset, self.dataset.label(index)
-        item = self.dataset[index]
-        if isinstance(item, tuple | list):
-            return item, item[1] if len(item) > 1 and self.images.key != 1 else None
-        return item, item.get("label") if isinstance(item, Mapping) else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes by number, where they are folders; else empty."""
         return self.dataset.classes if isinstance(self.dataset, FolderDataset) else ()
+
+    def check_classes(self, other: "ImageSet") -> None:
+        """Raise if there are no labels, or folders of classes have other names than those of another set.
+
+        Raises:
+            ValueError: It names the set, or the folders that only one of them has.
+        """
+        self.label(0)
+        ours, theirs = set(self.class_names), set(other.class_names)
+        if ours and theirs and ours != theirs:
+            raise ValueError(
+                f"`per_class=True` needs class folders of the same names in `{self.role}` and `{other.role}`, but only "
+                f"one of them has {', '.join(sorted(ours ^ theirs)[:10])}. Rename or move the folders."
+            )
 
     def read(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Block]:
         """Read the blocks rank, rank + world_size, ... of the set, or of this process's part of it."""
@@ -338,15 +336,11 @@ class ImageSet:
         floats = self.declaration.floats
         if self.cache_key is not None:
             return ["key", self.cache_key, self.role, floats]
-        if isinstance(self.dataset, FolderDataset):
-            return ["folder", self.dataset.stamp()]
-        if isinstance(self.dataset, ArrayDataset):
-            return ["array", self.dataset.stamp(), floats]
         if self.indices is None:
             return None
-        known = own_fingerprint(self.dataset)
+        known = stamp_of(self.dataset)
         if known is not None:
-            return ["own", known, self._length, floats]
+            return known if isinstance(self.dataset, FolderDataset) else [*known, floats]
         if self.cache_check == "full":
             return None
         with preserved_generators():

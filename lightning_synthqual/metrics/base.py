@@ -22,7 +22,6 @@ from lightning_synthqual.metrics.wording import Wording
 Direction = Literal["min", "max"]
 Number = float | Tensor
 SUFFIXES = ("_std", "_floor", "_gap", "_gap_std", "_change", "_change_std")  # of the scalars beside a metric's own
-PER_CLASS = "_per_class"  # end of the names of means over classes
 _READERS = ("rows", "prepare_sets", "score_set")  # methods of a metric that see features
 _Self = TypeVar("_Self", bound="Metric")
 
@@ -141,6 +140,7 @@ class Metric:
         needs_generator: Whether it samples the generator itself.
         reads_targets: Whether it compares generated images with what these are to look like, by ``inputs=``.
         reads_texts: Whether it looks at the texts that generated images are made of, by ``inputs=``.
+        reads_labels: Whether it looks at the classes of images.
         more_rows_than_columns: Whether the value is biased where there are fewer images than features.
 
     Raises:
@@ -174,6 +174,7 @@ class Metric:
     needs_generator: ClassVar[bool] = False
     reads_targets: ClassVar[bool] = False
     reads_texts: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = False
     more_rows_than_columns: ClassVar[bool] = False
 
     def __init__(
@@ -284,6 +285,11 @@ class Metric:
     def names(self) -> tuple[str, ...]:
         """The names that are known to be reported."""
         return (self.name,) if self._reports is None else tuple(self._reports)
+
+    @property
+    def reports(self) -> Mapping[str, str] | None:
+        """The reported names, each with the name of the value it stands for; ``None``: as values come."""
+        return self._reports
 
     @property
     def by_class(self) -> bool:

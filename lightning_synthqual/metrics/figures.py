@@ -133,6 +133,10 @@ class Bars:
     panels: Mapping[str, tuple[Bar, ...]]
     title: str = ""
 
+    def followed_by(self, other: "Bars") -> "Bars":
+        """The panels of both."""
+        return Bars({**self.panels, **other.panels}, self.title)
+
     @property
     def images(self) -> list[ImageRef]:
         """The images that are shown: none."""
@@ -156,6 +160,10 @@ class Table:
     columns: tuple[str, ...]
     rows: Sequence[tuple[Cell, ...]]
     title: str = ""
+
+    def followed_by(self, other: "Table") -> "Table":
+        """The rows of both, which have the same columns."""
+        return Table(self.columns, [*self.rows, *other.rows])
 
     @property
     def images(self) -> list[ImageRef]:

@@ -1,5 +1,6 @@
 """Generated images against what they are to look like: PSNR, MS-SSIM, LPIPS and DreamSim of each pair."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -27,9 +28,9 @@ class PairedMetric(Metric):
     reads_targets = True
     generated_images = "all"
 
+    @abstractmethod
     def similarity(self, images: Tensor, targets: Tensor) -> Tensor:
         """One value (N,) for each pair of uint8 images (N, 3, H, W)."""
-        raise NotImplementedError
 
     def prepare_sets(self, real: RealSets) -> None:
         """Nothing: real images take no part."""

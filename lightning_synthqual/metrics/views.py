@@ -30,6 +30,27 @@ class ImageAccess(Protocol):
 
 
 @dataclass(frozen=True)
+class Labels:
+    """The classes of a set's images, and the names of classes where these have any.
+
+    Args:
+        rows: Numbers of the classes (N,), int64, on the CPU.
+        names: Names by number; empty: numbers are their names.
+    """
+
+    rows: Tensor
+    names: Sequence[str] = ()
+
+    def of(self, number: int) -> Tensor:
+        """Positions of the images of a class."""
+        return (self.rows == number).nonzero().flatten()
+
+    def name(self, number: int) -> str | int:
+        """What a class is called."""
+        return self.names[number] if self.names else number
+
+
+@dataclass(frozen=True)
 class SetView:
     """A set of images as metrics see it.
 
@@ -40,6 +61,7 @@ class SetView:
         images: The images.
         size: Their (height, width), if it is the same for all and known.
         count: Number of images.
+        labels: Their classes, where a metric looks at them.
     """
 
     role: Role
@@ -48,6 +70,7 @@ class SetView:
     images: ImageAccess
     size: tuple[int, int] | None
     count: int
+    labels: Labels | None = field(default=None, kw_only=True)
 
     def rows(self, extractor: str, output: str | None = None) -> Tensor:
         """Features (N, D) of one extractor; ``output=None``: those that distances compare.

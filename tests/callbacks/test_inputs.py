@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_synthqual import Images, evaluate
-from lightning_synthqual.evaluation.inputs import open_inputs
 from lightning_synthqual.evaluation.plan import make_plan
+from lightning_synthqual.evaluation.sets import open_inputs
 
 
 class Pairs(Dataset):
@@ -139,6 +139,6 @@ def test_an_autoencoder_takes_the_trainer_s_labelled_images_as_they_are(trainer,
 
 def test_plans_that_read_no_targets_do_not_look_at_them():
     plan = make_plan(["fd_wavelet"])
-    inputs = open_inputs(plan, [(torch.zeros(1, 4, 4), torch.full((3, 4, 4), 300.0))] * 3)
+    inputs = open_inputs(plan, [(torch.zeros(1, 4, 4), torch.full((3, 4, 4), 300.0))] * 3, "photos")
     assert inputs is not None
     assert len(inputs) == 3

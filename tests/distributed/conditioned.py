@@ -1,12 +1,11 @@
 """An evaluation of a generator that is conditioned on items; each process writes ``<output>/rank<r>.json``."""
 
-import argparse
 import json
 from pathlib import Path
 
 import open_clip
 import torch
-import torch.distributed as dist
+from process import main
 from safetensors.torch import save_file
 from torch import nn
 
@@ -50,16 +49,8 @@ def clip(folder: Path) -> dict[str, object]:
     return {NAME: {"weights": str(folder / "model.safetensors")}}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--world-size", type=int, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if args.world_size > 1:
-        dist.init_process_group("gloo", rank=args.rank, world_size=args.world_size)
-    extractors = clip(args.output / f"clip{args.rank}")
+def find(rank: int, world_size: int, output: Path) -> dict:
+    extractors = clip(output / f"clip{rank}")
     photos = Photos(53)
     report = evaluate(
         Images(photos, key="image"),
@@ -68,19 +59,20 @@ def main() -> None:
         metrics=("fd_pixels", "psnr", "ms_ssim", f"clip_score_{NAME}"),
         extractors=extractors,
         batch_size=8,
-        cache_dir=args.output,
+        cache_dir=output,
     )
     found = {"scalars": report.scalars, "inputs": report.protocol["sampling"]["inputs"]}
     found["pictures"] = {name: int(pixels.sum()) for name, pixels in report.pictures.items() if "pairs" in name}
     try:
-        evaluate(None, Blur(), inputs=Photos(20 + args.rank), metrics=["psnr"], num_samples=20)
+        evaluate(None, Blur(), inputs=Photos(20 + rank), metrics=["psnr"], num_samples=20)
     except ValueError as error:
         found["error"] = str(error)
-    (args.output / f"rank{args.rank}.json").write_text(json.dumps(found))
-    if args.world_size > 1:
-        dist.barrier()
-        dist.destroy_process_group()
+    real, fake = ([(image, place % 2) for place, image in enumerate(Photos(count).images)] for count in (43, 37))
+    metrics = ("fd_pixels", "recall_pixels")
+    by_class = evaluate(real, fake, metrics=metrics, per_class=True, batch_size=8, cache_dir=output)
+    found["by class"] = by_class.scalars
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    main(find)

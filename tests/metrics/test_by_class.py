@@ -92,8 +92,12 @@ def test_the_scalar_is_the_mean_over_classes_with_its_standard_error(report):
 
 
 def test_small_classes_are_left_out_by_name(report, caplog):
-    left_out = report.protocol["per_class"]["left_out"]
-    assert left_out["fd_wavelet"] == "fewer than 10 images: 3 (6 generated, 6 real)"
+    described = report.protocol["metrics"]["fd_wavelet_per_class"]
+    assert described["least_images"] == 10
+    assert described["left_out"] == ["3 (6 generated, 6 real)"]
+    assert "fd_wavelet_per_class leaves out classes with fewer than 10 images: 3" in "".join(
+        record.getMessage() for record in caplog.get_records("setup")
+    )
     assert report.pictures["per_class"].ndim == 3
 
 
