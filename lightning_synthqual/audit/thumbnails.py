@@ -1,7 +1,5 @@
 """Example images of a fault beside the untouched ones."""
 
-import base64
-import io
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -11,12 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_synthqual.audit.reading import Column, Reading, Readings, Words
+from lightning_synthqual.reporting.thumbnails import data_uri
 
 _SHOWN = 4  # images of a fault
 _SIDE = 96  # pixels of the longer side that are kept, at most
 _GAP = 2  # pixels between images
-_QUALITIES = (92, 80, 60)  # of JPEG: the first with which a strip is small enough, else the last
-_MOST_BYTES = 24_000
+_QUALITY = 88  # so that the loss does not look like a fault
 STYLE = """
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 .examples figure { margin: 0; break-inside: avoid; scroll-margin-top: 1rem; }
@@ -57,7 +55,7 @@ def _pair(fault: str, found: Mapping[float, NDArray[np.uint8]], row: Mapping[Col
 
 
 def _strip(images: NDArray[np.uint8]) -> str:
-    """Images side by side, as the address of a JPEG in itself."""
+    """Images side by side, inside a URI."""
     shown = [Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in images[:_SHOWN]]
     width, height = shown[0].size
     factor = min(1.0, _SIDE / max(width, height))
@@ -65,11 +63,4 @@ def _strip(images: NDArray[np.uint8]) -> str:
     strip = Image.new("RGB", ((size[0] + _GAP) * _SHOWN - _GAP, size[1]), "white")
     for place, image in enumerate(shown):
         strip.paste(image.resize(size, Image.Resampling.LANCZOS), (place * (size[0] + _GAP), 0))
-    encoded = b""
-    for quality in _QUALITIES:
-        file = io.BytesIO()
-        strip.save(file, "JPEG", quality=quality, subsampling=0)
-        encoded = file.getvalue()
-        if len(encoded) <= _MOST_BYTES:
-            break
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
+    return data_uri(np.asarray(strip), strip.width, quality=_QUALITY)

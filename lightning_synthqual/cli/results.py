@@ -25,7 +25,7 @@ from lightning_synthqual.reporting.files import (
 from lightning_synthqual.reporting.loggers import send_report
 
 BEST = "best"
-_SAMPLING = ("kind", "latent_shape", "labels", "inputs", "sampler", "model", "precision")
+_SAMPLING = ("kind", "latent_shape", "labels", "label_format", "inputs", "sampler", "model", "precision")
 _log = logging.getLogger(__name__)
 
 

@@ -10,17 +10,17 @@ from PIL import Image
 
 _SIDE = 192  # pixels of the longer side of an image of a set
 _FIGURE_SIDE = 1400
-_QUALITY = 78  # of WebP: no loss is seen beside the original at this size
+_QUALITY = 78  # of WebP: no loss is seen beside the original at the sizes of a report
 _METHOD = 6  # the slowest, smallest files
 
 
-def data_uri(pixels: NDArray[np.uint8], side: int) -> str:
+def data_uri(pixels: NDArray[np.uint8], side: int, quality: int = _QUALITY) -> str:
     """Pixels uint8 (H, W, 3) as a WebP image of at most this side, inside a URI."""
     image = Image.fromarray(pixels)
     if max(image.size) > side:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=_QUALITY, method=_METHOD)
+    image.save(file, "WEBP", quality=quality, method=_METHOD)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

@@ -66,7 +66,7 @@ def test_the_page_opens_with_sentences_and_each_cell_leads_to_its_curve():
 def test_examples_are_the_smallest_told_dose_beside_untouched_images():
     found = Parser(audit_page(audit()))
     assert [image["alt"] for image in found.images] == ["Untouched images", "The same with blur, 0.5 px"]
-    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in found.images)
+    assert all(image["src"].startswith("data:image/webp;base64,") for image in found.images)
 
 
 def test_links_to_examples_are_left_out_where_there_are_none():
