@@ -58,3 +58,48 @@ def test_the_autoencoder_trains_from_its_configuration(run, reports):
     assert last["protocol"]["sampling"]["latent_shape"] == [8]
     assert last["protocol"]["reference"]["num_images"] == 1797
     assert "of the time of training so far" in log
+
+
+class Generator(nn.Module):
+    latent_dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, 3 * 8 * 8)
+
+    def forward(self, z):
+        return torch.tanh(self.net(z)).view(-1, 3, 8, 8)
+
+
+class Parts(Gan):
+    """A module that keeps its generator, and averages of it, as parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.generator_ema = Generator(), Generator()
+
+
+YAML = """
+trainer:
+  callbacks:
+    - class_path: lightning_synthqual.QualityMonitor
+      init_args:
+        {model: generator_ema, held_out: val, metrics: [kd_pixels], num_samples: 20, image_range: [-1.0, 1.0]}
+"""
+
+
+class Split(Data):
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(torch.rand(32, 3, 8, 8) * 2 - 1), 16)
+
+
+def test_a_part_of_the_module_and_data_of_a_stage_are_named_in_yaml(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts.yaml").write_text(YAML)
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.logger=false"]
+    arguments = ["fit", "--config", "parts.yaml", *quiet, "--trainer.max_epochs=1"]
+    cli = LightningCLI(Parts, Split, args=arguments, save_config_callback=None)
+    monitor = next(each for each in cli.trainer.callbacks if isinstance(each, QualityMonitor))
+    assert monitor.reports[0].protocol["sampling"]["weights"] == "of model=generator_ema"
+    assert "kd_pixels_gap" in monitor.reports[0].scalars
